@@ -1,0 +1,115 @@
+//! `span!` and what it expands to.
+
+/// Starts a span that is current on this thread until the guard that it gives is dropped.
+///
+/// Name and keys are string literals, interned once a call site. A value is anything that implements
+/// [`IntoValue`](crate::IntoValue); string literals are interned, too. Values are computed only if the
+/// span records.
+///
+/// ```
+/// use spanring::{SpanKind, span};
+///
+/// let rows = 7;
+/// let mut span = span!("db.query", "db.system" = "postgresql", "db.rows" = rows);
+/// span.set_attribute("db.cached", false);
+/// drop(span);
+///
+/// let _client = span!("GET", kind: SpanKind::Client, "http.request.method" = "GET");
+/// ```
+///
+/// A key that occurs twice does not compile:
+///
+/// ```compile_fail
+/// let _span = spanring::span!("twice", "key" = 1, "key" = 2);
+/// ```
+#[macro_export]
+macro_rules! span {
+    ($name:literal $(, $key:literal = $value:expr)* $(,)?) => {
+        $crate::__span!($name, $crate::SpanKind::Internal $(, $key = $value)*)
+    };
+    ($name:literal, kind: $kind:expr $(, $key:literal = $value:expr)* $(,)?) => {
+        $crate::__span!($name, $kind $(, $key = $value)*)
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __span {
+    ($name:literal, $kind:expr $(, $key:literal = $value:expr)*) => {{
+        static NAME: $crate::__private::StaticStr = $crate::__private::StaticStr::new($name);
+        const { $crate::__private::distinct(&[$($key),*]) };
+        #[allow(unused_mut, reason = "a span without attributes is not changed")]
+        let mut guard = $crate::SpanGuard::__start(&NAME, $kind);
+        $(
+            if guard.is_recording() {
+                static KEY: $crate::__private::StaticStr = $crate::__private::StaticStr::new($key);
+                $crate::__attribute!(guard, &KEY, $value);
+            }
+        )*
+        guard
+    }};
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __attribute {
+    ($guard:ident, $key:expr, $value:literal) => {
+        // `concat!` of a string literal is the string itself; of another literal it is not used.
+        if const { $crate::__private::is_string_literal(stringify!($value)) } {
+            static VALUE: $crate::__private::StaticStr =
+                $crate::__private::StaticStr::new(concat!($value));
+            match VALUE.interned() {
+                Some(value) => $guard.__attribute($key, value),
+                None => $guard.__attribute($key, VALUE.text()),
+            }
+        } else {
+            $guard.__attribute($key, $value)
+        }
+    };
+    ($guard:ident, $key:expr, $value:expr) => {
+        $guard.__attribute($key, $value)
+    };
+}
+
+/// What the macros use. Not part of the API.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::intern::StaticStr;
+
+    /// Fails to compile if a key occurs twice.
+    pub const fn distinct(keys: &[&str]) {
+        let mut i = 0;
+        while i < keys.len() {
+            let mut j = i + 1;
+            while j < keys.len() {
+                assert!(
+                    !equal(keys[i].as_bytes(), keys[j].as_bytes()),
+                    "a key occurs twice in this span!"
+                );
+                j += 1;
+            }
+            i += 1;
+        }
+    }
+
+    const fn equal(a: &[u8], b: &[u8]) -> bool {
+        if a.len() != b.len() {
+            return false;
+        }
+        let mut i = 0;
+        while i < a.len() {
+            if a[i] != b[i] {
+                return false;
+            }
+            i += 1;
+        }
+        true
+    }
+
+    /// Whether a literal's source text is that of a string.
+    pub const fn is_string_literal(source: &str) -> bool {
+        let source = source.as_bytes();
+        source[0] == b'"'
+            || (source[0] == b'r' && source.len() > 1 && matches!(source[1], b'"' | b'#'))
+    }
+}

@@ -1,0 +1,140 @@
+//! What the engine asks of the operating system.
+
+/// Fills `bytes` from the operating system's random source.
+///
+/// Falls back to the clock, the process ID and an address where there is none: IDs must be unique,
+/// not secret, and a program must not fail because it cannot trace.
+pub(crate) fn random(bytes: &mut [u8]) {
+    // SAFETY: the pointer and the length describe `bytes`.
+    let got =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    if got == bytes.len() as isize {
+        return;
+    }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64);
+    let mut state = now ^ u64::from(std::process::id()) << 32 ^ bytes.as_ptr() as u64;
+    for byte in bytes {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *byte = (state >> 56) as u8;
+    }
+}
+
+/// Maps `len` bytes of zeroed pages; null if there are none to be had.
+pub(crate) fn map_pages(len: usize) -> *mut u8 {
+    // SAFETY: a new private mapping at an address of the kernel's choice.
+    let pages = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if pages == libc::MAP_FAILED { std::ptr::null_mut() } else { pages.cast() }
+}
+
+/// Gives pages back.
+///
+/// # Safety
+///
+/// `pages` came from [`map_pages`] with the same `len` and is not used again.
+pub(crate) unsafe fn unmap_pages(pages: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(pages.cast(), len) };
+}
+
+/// Asks that a fork child see the pages zeroed; false if the system cannot.
+///
+/// # Safety
+///
+/// `pages` came from [`map_pages`] with the same `len`.
+pub(crate) unsafe fn wipe_on_fork(pages: *mut u8, len: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the caller's promise; the advice changes nothing in this process.
+    let done = unsafe { libc::madvise(pages.cast(), len, libc::MADV_WIPEONFORK) } == 0;
+    #[cfg(not(target_os = "linux"))]
+    let done = {
+        let _ = (pages, len);
+        false
+    };
+    done
+}
+
+const MEMBARRIER_CMD_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+const MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+/// Registers the process for [`membarrier`]; false if the kernel has none.
+pub(crate) fn membarrier_register() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call takes a command and flags and touches no memory of ours.
+    return unsafe {
+        libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0)
+    } == 0;
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// A full barrier on every running thread of the process. After a successful registration only; false if
+/// the kernel refuses nevertheless, as it does once a seccomp filter forbids the call.
+pub(crate) fn membarrier() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: as above.
+    let done =
+        unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) };
+    #[cfg(not(target_os = "linux"))]
+    let done = -1;
+    done == 0
+}
+
+fn clock_nanos(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes; the clocks asked for exist everywhere.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (time.tv_sec.max(0) as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
+/// `CLOCK_MONOTONIC` in ns.
+pub(crate) fn monotonic_nanos() -> u64 {
+    clock_nanos(libc::CLOCK_MONOTONIC)
+}
+
+/// `CLOCK_REALTIME` in ns.
+pub(crate) fn realtime_nanos() -> u64 {
+    clock_nanos(libc::CLOCK_REALTIME)
+}
+
+/// Whether the CPU's time-stamp counter is invariant and the kernel keeps time by it.
+pub(crate) fn has_reliable_tsc() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+        let kernel = std::fs::read_to_string(path).is_ok_and(|source| source.trim() == "tsc");
+        // The leaf exists wherever the highest extended leaf says so; bit 8 of EDX is the flag.
+        let leaf = |leaf| std::arch::x86_64::__cpuid(leaf);
+        kernel && leaf(0x8000_0000).eax >= 0x8000_0007 && leaf(0x8000_0007).edx & (1 << 8) != 0
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
+}
+
+/// Has `handler` called in fork children. It must be safe to call there.
+pub(crate) fn at_fork_child(handler: extern "C" fn()) {
+    // SAFETY: a handler of the right type that stays loaded as long as the program.
+    unsafe { libc::pthread_atfork(None, None, Some(handler)) };
+}
+
+/// The operating system's number of the calling thread.
+pub(crate) fn thread_id() -> u64 {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes nothing and cannot fail.
+    let id = unsafe { libc::gettid() } as u64;
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: takes nothing and cannot fail.
+    let id = unsafe { libc::pthread_self() } as u64;
+    id
+}

@@ -1,0 +1,202 @@
+//! Settings: what an application, its operator and the defaults together decide.
+//!
+//! `settings/table.rs` is the one list of all settings: the parser, [`Settings::explain`], `docs/settings.md`
+//! and the tests are made from it. A value is looked for in layers, and the latest layer that has
+//! a valid one wins: defaults, a [`Preset`], code ([`SettingsBuilder`]), environment variables (in
+//! the order `SPANRING_X`, `RAAF_TRACE_X`, OpenTelemetry's names, other aliases).
+//!
+//! It never fails and never prints: a value that cannot be used is described once in
+//! [`Settings::problems`], and the next lower layer decides. It never changes the environment, and
+//! reads it only in [`SettingsBuilder::build`].
+//!
+//! Invariants: every field of a freshly built [`Settings`] lies in its documented range; `batch_size <=
+//! max_spans`, `max_spans` spans fit in `max_bytes`, `segment_max_bytes <= retention_bytes`; every
+//! field knows its [`Source`].
+
+mod builder;
+mod choice;
+#[cfg(test)]
+mod docs;
+mod explain;
+mod parse;
+mod problem;
+mod row;
+mod sampler;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use builder::SettingsBuilder;
+pub use choice::{LogLevel, Preset, Propagator, Source};
+pub use explain::{ExplainTable, Explained};
+pub use problem::Problem;
+pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};
+
+use table::{TABLE, row_index};
+
+/// All settings, with values that are valid and fit together.
+///
+/// [`Settings::default`] holds the defaults alone; [`SettingsBuilder`] adds a preset, code and
+/// environment. The fields are plain data. What is assigned to them afterwards is not checked, so
+/// prefer the builder.
+///
+/// ```
+/// use spanring::settings::{Preset, SettingsBuilder};
+///
+/// let settings = SettingsBuilder::new()
+///     .preset(Preset::Raaf)
+///     .max_spans(2000)
+///     .ignore_environment()
+///     .build();
+/// assert_eq!(settings.batch_size, 50);
+/// assert_eq!(settings.max_spans, 2000);
+/// assert!(settings.problems().is_empty());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Values for a kind of use; they stand below code and environment.
+    pub preset: Option<Preset>,
+    /// Spans that may be resident at once: recorded, and not yet sealed in a batch.
+    pub max_spans: usize,
+    /// Bytes that rings, large values, sealed batches and queues may hold together.
+    pub max_bytes: u64,
+    /// Spans in a batch; as soon as so many are pending, they are sealed.
+    pub batch_size: usize,
+    /// How long a span may be pending before it is sealed.
+    pub flush_interval: Duration,
+    /// How long a sealed batch may wait for a sink.
+    pub max_batch_wait: Duration,
+    /// How often idle memory is given back and the retention cap is applied.
+    pub cleanup_interval: Duration,
+    /// How often a batch is tried again; `None`: as often as `max_batch_wait` allows.
+    pub retry_attempts: Option<u32>,
+    /// Directory of the local segments; `None`: no segments are written.
+    pub dir: Option<PathBuf>,
+    /// Size in bytes at which a segment is closed.
+    pub segment_max_bytes: u64,
+    /// Age at which a segment is closed.
+    pub segment_max_age: Duration,
+    /// Bytes that all segments in `dir` may take together.
+    pub retention_bytes: u64,
+    /// Whether each batch is synced to the disk before it counts as delivered.
+    pub fsync: bool,
+    /// zstd's level for batches.
+    pub compression_level: i32,
+    /// Which spans are recorded.
+    pub sampler: SamplerSetting,
+    /// Whether nothing is recorded at all.
+    pub disabled: bool,
+    /// The least severe messages that the engine itself writes.
+    pub log_level: LogLevel,
+    /// The resource's `service.name`; never empty.
+    pub service_name: String,
+    /// Attributes of the resource, keys unique, in the order given; see [`Settings::resource`].
+    pub resource_attributes: Vec<(String, String)>,
+    /// Formats in which span context is injected and extracted, without repetition.
+    pub propagators: Vec<Propagator>,
+    /// Attributes of a span that are kept.
+    pub attribute_count_limit: u32,
+    /// Characters of a string attribute that are kept; `None`: all.
+    pub attribute_value_length_limit: Option<usize>,
+    /// Events of a span that are kept.
+    pub event_count_limit: u32,
+    /// Links of a span that are kept.
+    pub link_count_limit: u32,
+    /// Attributes of an event that are kept.
+    pub event_attribute_count_limit: u32,
+    /// Attributes of a link that are kept.
+    pub link_attribute_count_limit: u32,
+    /// Where each value came from, in the table's order.
+    sources: Vec<Source>,
+    problems: Vec<Problem>,
+}
+
+impl Settings {
+    /// A builder, as [`SettingsBuilder::new`] gives it.
+    pub fn builder() -> SettingsBuilder {
+        SettingsBuilder::new()
+    }
+
+    /// What could not be used and what is used instead, each once.
+    ///
+    /// Building never prints these: show them where the program shows its warnings.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Where the value of a field came from; `None` if there is no setting `field`.
+    ///
+    /// The sampler is two settings: `sampler` and `sampler_arg`.
+    ///
+    /// ```
+    /// use spanring::settings::{SettingsBuilder, Source};
+    ///
+    /// let settings = SettingsBuilder::new().batch_size(64).ignore_environment().build();
+    /// assert_eq!(settings.source("batch_size"), Some(&Source::Code));
+    /// assert_eq!(settings.source("max_spans"), Some(&Source::Default));
+    /// assert_eq!(settings.source("batchsize"), None);
+    /// ```
+    pub fn source(&self, field: &str) -> Option<&Source> {
+        row_index(field).and_then(|index| self.sources.get(index))
+    }
+
+    /// The resource's attributes: `service.name`, then the others, without a second `service.name`.
+    pub fn resource(&self) -> impl Iterator<Item = (&str, &str)> {
+        let others = self.resource_attributes.iter().filter(|(key, _)| key != SERVICE_NAME);
+        std::iter::once((SERVICE_NAME, self.service_name.as_str()))
+            .chain(others.map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+
+    /// Every setting with its value in force, and why it is that.
+    pub fn explain(&self) -> Vec<Explained> {
+        TABLE.iter().zip(&self.sources).map(|(row, source)| row.explain(self, source)).collect()
+    }
+
+    /// Fields to be filled in from the table; nothing here is a default.
+    fn blank() -> Self {
+        Settings {
+            preset: None,
+            max_spans: 0,
+            max_bytes: 0,
+            batch_size: 0,
+            flush_interval: Duration::ZERO,
+            max_batch_wait: Duration::ZERO,
+            cleanup_interval: Duration::ZERO,
+            retry_attempts: None,
+            dir: None,
+            segment_max_bytes: 0,
+            segment_max_age: Duration::ZERO,
+            retention_bytes: 0,
+            fsync: false,
+            compression_level: 0,
+            sampler: SamplerSetting::default(),
+            disabled: false,
+            log_level: LogLevel::Warn,
+            service_name: String::new(),
+            resource_attributes: Vec::new(),
+            propagators: Vec::new(),
+            attribute_count_limit: 0,
+            attribute_value_length_limit: None,
+            event_count_limit: 0,
+            link_count_limit: 0,
+            event_attribute_count_limit: 0,
+            link_attribute_count_limit: 0,
+            sources: Vec::with_capacity(TABLE.len()),
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl Default for Settings {
+    /// The defaults alone, whatever the environment says.
+    fn default() -> Self {
+        SettingsBuilder::new().ignore_environment().build()
+    }
+}
+
+/// The resource attribute that [`Settings::service_name`] is.
+const SERVICE_NAME: &str = "service.name";

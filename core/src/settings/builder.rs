@@ -1,0 +1,410 @@
+//! Puts the layers together: defaults, preset, code, environment.
+//!
+//! Each row of the table is decided on its own, from the highest layer down; then values that do
+//! not fit together are lowered. Nothing is read but what is looked up, and nothing is written.
+//!
+//! Invariant: after [`SettingsBuilder::build`] each value passes its row's check, and each variable
+//! that was looked at and refused stands in exactly one [`Problem`].
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choice::{LogLevel, Preset, Propagator, Source};
+use super::parse::{Data, unique};
+use super::problem::{Problem, nearest, quote};
+use super::row::{PREFIX, Row};
+use super::sampler::SamplerSetting;
+use super::table::{TABLE, row_index};
+use super::{SERVICE_NAME, Settings};
+use crate::record::CELL_BYTES;
+
+/// Collects what code wants to set, then builds [`Settings`].
+///
+/// Environment variables override code, so that an operator can tune a program that is already
+/// built; [`SettingsBuilder::ignore_environment`] opts out.
+///
+/// ```
+/// use spanring::settings::{Preset, SettingsBuilder, Source};
+///
+/// // In a program: `.build()`, which reads the process's environment.
+/// let settings = SettingsBuilder::new().preset(Preset::Realtime).max_spans(1000).build_from(
+///     &|name| (name == "SPANRING_MAX_SPANS").then(|| "5000".into()),
+/// );
+/// assert_eq!(settings.max_spans, 5000);
+/// assert_eq!(settings.source("max_spans"), Some(&Source::Variable("SPANRING_MAX_SPANS".into())));
+/// assert_eq!(settings.batch_size, 10);
+/// assert_eq!(settings.source("batch_size"), Some(&Source::Preset(Preset::Realtime)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct SettingsBuilder {
+    /// What code has set; only the fields in `fields` mean anything.
+    code: Settings,
+    fields: Vec<&'static str>,
+    reads_environment: bool,
+}
+
+/// Looks an environment variable up by its name.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+macro_rules! setters {
+    ($($field:ident: $type:ty,)+) => {
+        $(
+            #[doc = concat!("Sets [`Settings::", stringify!($field), "`], in the range that \
+                `docs/settings.md` gives; a value outside it is a [`Problem`].")]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.code.$field = $field.into();
+                self.mark(stringify!($field))
+            }
+        )+
+    };
+}
+
+impl SettingsBuilder {
+    /// A builder that sets nothing yet and will read the environment.
+    pub fn new() -> Self {
+        SettingsBuilder { code: Settings::blank(), fields: Vec::new(), reads_environment: true }
+    }
+
+    /// Reads no environment variable at all: defaults, preset and code decide.
+    pub fn ignore_environment(mut self) -> Self {
+        self.reads_environment = false;
+        self
+    }
+
+    setters! {
+        preset: Preset,
+        max_spans: usize,
+        max_bytes: u64,
+        batch_size: usize,
+        flush_interval: Duration,
+        max_batch_wait: Duration,
+        cleanup_interval: Duration,
+        retry_attempts: u32,
+        segment_max_bytes: u64,
+        segment_max_age: Duration,
+        retention_bytes: u64,
+        fsync: bool,
+        compression_level: i32,
+        disabled: bool,
+        log_level: LogLevel,
+        service_name: impl Into<String>,
+        attribute_count_limit: u32,
+        attribute_value_length_limit: usize,
+        event_count_limit: u32,
+        link_count_limit: u32,
+        event_attribute_count_limit: u32,
+        link_attribute_count_limit: u32,
+    }
+
+    /// Sets [`Settings::dir`]; it is created when the first segment is written.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.code.dir = Some(dir.into());
+        self.mark("dir")
+    }
+
+    /// Sets [`Settings::sampler`] together with its argument.
+    pub fn sampler(mut self, sampler: SamplerSetting) -> Self {
+        self.code.sampler = sampler;
+        // Without an argument of its own it must not keep that of an earlier call.
+        self.fields.retain(|field| *field != "sampler_arg");
+        match sampler.argument() {
+            Some(_) => self.mark("sampler").mark("sampler_arg"),
+            None => self.mark("sampler"),
+        }
+    }
+
+    /// Sets [`Settings::resource_attributes`]; of a repeated key the last value counts.
+    pub fn resource_attributes<K, V>(mut self, list: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let list = list.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self.code.resource_attributes = unique(list);
+        self.mark("resource_attributes")
+    }
+
+    /// Sets [`Settings::propagators`]; repetitions are left out, and none at all is fine.
+    pub fn propagators(mut self, list: impl IntoIterator<Item = Propagator>) -> Self {
+        self.code.propagators.clear();
+        for propagator in list {
+            if !self.code.propagators.contains(&propagator) {
+                self.code.propagators.push(propagator);
+            }
+        }
+        self.mark("propagators")
+    }
+
+    fn mark(mut self, field: &'static str) -> Self {
+        if !self.fields.contains(&field) {
+            self.fields.push(field);
+        }
+        self
+    }
+
+    /// Builds from the process's environment, unless told to ignore it.
+    pub fn build(self) -> Settings {
+        if self.reads_environment {
+            self.build_from_variables(std::env::vars_os())
+        } else {
+            self.resolve(&|_| None, &[])
+        }
+    }
+
+    /// Builds from the variables that `lookup` finds by name, and not from the process's.
+    ///
+    /// A misspelt variable cannot be noticed this way, because it is never asked for.
+    pub fn build_from(self, lookup: &dyn Fn(&str) -> Option<OsString>) -> Settings {
+        if self.reads_environment {
+            self.resolve(lookup, &[])
+        } else {
+            self.resolve(&|_| None, &[])
+        }
+    }
+
+    /// Builds from these variables, and not from the process's. Those that begin with `SPANRING_`
+    /// and that nothing asks for are reported.
+    pub fn build_from_variables(
+        self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Settings {
+        if !self.reads_environment {
+            return self.resolve(&|_| None, &[]);
+        }
+        let variables: HashMap<OsString, OsString> = variables.into_iter().collect();
+        let mut ours: Vec<String> = variables
+            .iter()
+            .filter(|(_, value)| !is_blank(value))
+            .map(|(name, _)| name.to_string_lossy().into_owned())
+            .filter(|name| name.starts_with(PREFIX))
+            .collect();
+        ours.sort();
+        self.resolve(&|name| variables.get(OsStr::new(name)).cloned(), &ours)
+    }
+
+    fn resolve(&self, lookup: Lookup<'_>, ours: &[String]) -> Settings {
+        let mut settings = Settings::blank();
+        let mut reports = Vec::new();
+        for row in TABLE {
+            let (data, source) = self.decide(row, &settings, lookup, &mut reports);
+            (row.access.set)(&mut settings, data);
+            settings.sources.push(source);
+        }
+        settings.fit_together(&mut reports);
+        settings.name_service(&mut reports);
+        settings.problems = ours.iter().filter_map(|name| unknown(name)).collect();
+        let known = reports.into_iter().map(|report| report.finish(&settings));
+        settings.problems.extend(known.collect::<Vec<_>>());
+        settings
+    }
+
+    /// The value of one row and its source; `settings` holds the rows before it.
+    fn decide(
+        &self,
+        row: &'static Row,
+        settings: &Settings,
+        lookup: Lookup<'_>,
+        reports: &mut Vec<Report>,
+    ) -> (Data, Source) {
+        let argument = ArgumentOf::row(row, settings, reports);
+        for name in row.names() {
+            let Some(raw) = lookup(&name.text).filter(|raw| !is_blank(raw)) else { continue };
+            let parsed = match argument {
+                ArgumentOf::Refused => Err(ARGUMENT_OF_REFUSED.to_owned()),
+                _ => row.parse(&raw, name.dialect, settings.sampler),
+            };
+            let report = |why| Report {
+                row,
+                name: name.text.to_string(),
+                what: format!("{}={}", name.text, quote(&raw)),
+                why,
+            };
+            match parsed {
+                Ok(parsed) => {
+                    reports.extend(parsed.remark.map(report));
+                    return (parsed.data, Source::Variable(name.text.into_owned()));
+                }
+                Err(why) => reports.push(report(why)),
+            }
+        }
+        if self.fields.contains(&row.access.field) && argument.may_come_from(&Source::Code) {
+            let data = (row.access.get)(&self.code);
+            match row.kind.check(&data) {
+                Ok(()) if data == Data::Nothing => {}
+                Ok(()) => return (data, Source::Code),
+                Err(why) => {
+                    let shown = quote(data.render().unwrap_or_default().as_ref());
+                    let what = format!("{}({shown}) in code", row.access.field);
+                    reports.push(Report { row, name: row.access.field.to_owned(), what, why });
+                }
+            }
+        }
+        match settings.preset.and_then(|preset| Some((row.preset(preset)?, preset))) {
+            Some((data, preset)) => (data, Source::Preset(preset)),
+            None => (row.own_text(row.default), Source::Default),
+        }
+    }
+}
+
+impl Default for SettingsBuilder {
+    fn default() -> Self {
+        SettingsBuilder::new()
+    }
+}
+
+/// For the sampler's argument: an argument belongs to the sampler that was named beside it.
+#[derive(Clone, Copy)]
+enum ArgumentOf {
+    /// The row is not the argument.
+    NotOne,
+    /// To a sampler of this layer: an argument of a lower layer was meant for another sampler.
+    Layer(u8),
+    /// To a variable's sampler that was refused.
+    Refused,
+}
+
+const ARGUMENT_OF_REFUSED: &str = "belongs to a sampler that could not be used";
+
+impl ArgumentOf {
+    fn row(row: &Row, settings: &Settings, reports: &[Report]) -> Self {
+        if row.access.field != "sampler_arg" {
+            return ArgumentOf::NotOne;
+        }
+        let source = settings.source("sampler").unwrap_or(&Source::Default);
+        let refused = reports.iter().any(|report| report.row.access.field == "sampler");
+        match source {
+            Source::Variable(_) => ArgumentOf::Layer(source.layer()),
+            _ if refused => ArgumentOf::Refused,
+            _ => ArgumentOf::Layer(source.layer()),
+        }
+    }
+
+    fn may_come_from(self, source: &Source) -> bool {
+        match self {
+            ArgumentOf::Layer(layer) => source.layer() >= layer,
+            ArgumentOf::NotOne | ArgumentOf::Refused => true,
+        }
+    }
+}
+
+/// A problem before it is known what is used instead.
+struct Report {
+    row: &'static Row,
+    name: String,
+    /// The value with its name.
+    what: String,
+    /// What is wrong with it.
+    why: String,
+}
+
+impl Report {
+    fn finish(self, settings: &Settings) -> Problem {
+        let Report { row, name, what, why } = self;
+        let explained =
+            row.explain(settings, settings.source(row.access.field).unwrap_or(&Source::Default));
+        let value = explained.shown();
+        let message = format!(
+            "{what} {why}; allowed: {}; using {} ({})",
+            row.allowed(),
+            value,
+            explained.source
+        );
+        Problem { name, message }
+    }
+}
+
+impl Settings {
+    /// Lowers what exceeds what another setting allows. A default is lowered without a problem:
+    /// nobody asked for it.
+    fn fit_together(&mut self, reports: &mut Vec<Report>) {
+        let spans = self.max_bytes / CELL_BYTES as u64;
+        self.lower("max_spans", spans, "MAX_BYTES", "spans of the smallest size", reports);
+        self.lower("batch_size", self.max_spans as u64, "MAX_SPANS", "spans", reports);
+        self.lower("segment_max_bytes", self.retention_bytes, "RETENTION_BYTES", "bytes", reports);
+    }
+
+    fn lower(
+        &mut self,
+        field: &str,
+        most: u64,
+        by: &'static str,
+        unit: &str,
+        reports: &mut Vec<Report>,
+    ) {
+        let Some(index) = row_index(field) else { return };
+        let row = &TABLE[index];
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let Data::Integer(value) = (row.access.get)(self) else { return };
+        if value <= most {
+            return;
+        }
+        let source = std::mem::replace(&mut self.sources[index], Source::LimitedBy(by));
+        if source != Source::Default {
+            let name = match &source {
+                Source::Variable(name) => name.clone(),
+                _ => field.to_owned(),
+            };
+            let what = format!("{field} of {value} ({source})");
+            let why = format!("is more than {by} allows, which is {most} {unit}");
+            reports.push(Report { row, name, what, why });
+        }
+        (row.access.set)(self, Data::Integer(most));
+    }
+
+    /// Takes the service's name from the resource attributes if they come from a higher layer, and
+    /// else, if there is none, OpenTelemetry's `unknown_service`.
+    fn name_service(&mut self, reports: &mut Vec<Report>) {
+        let (Some(name), Some(list)) =
+            (row_index("service_name"), row_index("resource_attributes"))
+        else {
+            return;
+        };
+        let row = &TABLE[name];
+        let listed = self.resource_attributes.iter().find(|(key, _)| key == SERVICE_NAME);
+        let listed = listed.map(|(_, value)| value.clone()).filter(|value| !value.is_empty());
+        if let Some(value) = listed
+            && self.sources[list].layer() > self.sources[name].layer()
+        {
+            match row.kind.check(&Data::Text(value.clone())) {
+                Ok(()) => {
+                    self.service_name = value;
+                    self.sources[name] = self.sources[list].clone();
+                }
+                Err(why) => {
+                    let what = format!("{SERVICE_NAME} in {}", self.sources[list]);
+                    reports.push(Report { row, name: self.sources[list].to_string(), what, why });
+                }
+            }
+        }
+        if self.service_name.is_empty() {
+            let program = std::env::current_exe().ok();
+            let program = program.as_deref().and_then(std::path::Path::file_name);
+            self.service_name = match program {
+                Some(program) => format!("unknown_service:{}", program.to_string_lossy()),
+                None => "unknown_service".to_owned(),
+            };
+        }
+    }
+}
+
+/// Whether a variable counts as unset.
+fn is_blank(raw: &OsStr) -> bool {
+    raw.as_encoded_bytes().iter().all(u8::is_ascii_whitespace)
+}
+
+/// The problem with a variable that begins like ours, if it is none of ours.
+fn unknown(name: &str) -> Option<Problem> {
+    let suffix = name.strip_prefix(PREFIX)?;
+    if TABLE.iter().any(|row| row.suffix == suffix) {
+        return None;
+    }
+    let advice = match nearest(suffix, TABLE.iter().map(|row| row.suffix)) {
+        Some(known) => format!("did you mean {PREFIX}{known}?"),
+        None => "`spanring config` lists those that are".to_owned(),
+    };
+    let shown = quote(name.as_ref());
+    let message = format!("the variable {shown} is not a setting and does nothing; {advice}");
+    Some(Problem { name: name.to_owned(), message })
+}

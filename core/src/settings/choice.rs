@@ -1,0 +1,124 @@
+//! The settings that are a choice among names, and where a value came from.
+//!
+//! Invariant: each choice's `ALL` lists every variant once, and a name is lower case and unique.
+
+use std::fmt;
+
+/// Declares an enum whose variants have names, with both directions of the look-up.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All variants, in the order of their declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The name that settings use.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($name::$variant => $text,)+
+                }
+            }
+
+            /// The variant of that name, in any case; `None` if there is none.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|choice| choice.name().eq_ignore_ascii_case(name))
+            }
+
+            /// All names, for messages.
+            pub(super) fn names() -> String {
+                Self::ALL.iter().map(|choice| choice.name()).collect::<Vec<_>>().join(", ")
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+choice! {
+    /// Values for a kind of use. Code and environment still override each of them.
+    Preset {
+        /// What RAAF's tracing does today: small batches and a small budget.
+        Raaf = "raaf",
+        /// Spans are delivered within about a second.
+        Realtime = "realtime",
+        /// Few deliveries, each with many spans.
+        Throughput = "throughput",
+        /// A service in production: moderate batches, bounded retries.
+        Production = "production",
+    }
+}
+
+choice! {
+    /// How severe a message of the engine must be to be written; later variants write more.
+    LogLevel {
+        /// The engine cannot go on.
+        Fatal = "fatal",
+        /// Spans were lost.
+        Error = "error",
+        /// Something needs attention.
+        Warn = "warn",
+        /// What the engine does, in large steps.
+        Info = "info",
+        /// What the engine does, in detail.
+        Debug = "debug",
+    }
+}
+
+choice! {
+    /// A format in which span context travels between processes.
+    Propagator {
+        /// W3C `traceparent` and `tracestate`.
+        TraceContext = "tracecontext",
+        /// W3C `baggage`.
+        Baggage = "baggage",
+    }
+}
+
+/// Where the value of a setting came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// The preset in force.
+    Preset(Preset),
+    /// [`SettingsBuilder`](super::SettingsBuilder).
+    Code,
+    /// The environment variable of this name.
+    Variable(String),
+    /// A larger value was lowered to what another setting, named here by its suffix, allows.
+    LimitedBy(&'static str),
+}
+
+impl Source {
+    /// The layer's place in the order of precedence; higher wins.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Source::Default | Source::LimitedBy(_) => 0,
+            Source::Preset(_) => 1,
+            Source::Code => 2,
+            Source::Variable(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::Preset(preset) => write!(f, "preset {preset}"),
+            Source::Code => f.write_str("code"),
+            Source::Variable(name) => f.write_str(name),
+            Source::LimitedBy(suffix) => write!(f, "limited by {suffix}"),
+        }
+    }
+}

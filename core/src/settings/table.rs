@@ -1,0 +1,325 @@
+//! The table of all settings, the single source of parser, explanation, documentation and tests.
+//!
+//! To add a setting: add its field to [`Settings`](super::Settings), a row here, a method to the
+//! builder, and regenerate `docs/settings.md` (its test says how). Nothing else lists settings.
+//!
+//! Invariants, tested: suffixes, fields and names are unique; every default and every preset's
+//! value parses; `PRESET` comes first and `SAMPLER` before `SAMPLER_ARG`, because they decide how
+//! later rows are read.
+
+use std::time::Duration;
+
+use super::choice::Preset;
+use super::parse::{Data, Kind};
+use super::row::{Access, ROW, Row, integer, optional, optional_integer, plain};
+
+/// The row of a field.
+pub(super) fn row_index(field: &str) -> Option<usize> {
+    TABLE.iter().position(|row| row.access.field == field)
+}
+
+const fn duration_ms(min: u64, max: u64) -> Kind {
+    Kind::Duration { min: Duration::from_millis(min), max: Duration::from_millis(max) }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// OpenTelemetry asks for limits up to 2³¹ − 1.
+const fn limit(unit: &'static str) -> Kind {
+    Kind::Integer { min: 0, max: i32::MAX as i64, unit }
+}
+
+/// All settings.
+pub(super) static TABLE: &[Row] = &[
+    Row {
+        suffix: "PRESET",
+        kind: Kind::Preset,
+        access: optional!(Preset, preset),
+        unset: Some("no preset"),
+        live: false,
+        description: "Values for a kind of use; code and environment override each of them.",
+        ..ROW
+    },
+    Row {
+        suffix: "MAX_SPANS",
+        kind: Kind::Integer { min: 16, max: 1 << 24, unit: "spans" },
+        access: integer!(max_spans),
+        default: "65536",
+        otel: &["OTEL_BSP_MAX_QUEUE_SIZE"],
+        presets: &[(Preset::Raaf, "1000"), (Preset::Production, "5000")],
+        description: "Spans that may be resident at once; what exceeds it is dropped and counted.",
+        ..ROW
+    },
+    Row {
+        suffix: "MAX_BYTES",
+        kind: Kind::Bytes { min: 1 << 20, max: 1 << 40 },
+        access: integer!(max_bytes),
+        default: "64MiB",
+        description: "Memory for rings, large values, sealed batches and queues together.",
+        ..ROW
+    },
+    Row {
+        suffix: "BATCH_SIZE",
+        kind: Kind::Integer { min: 1, max: 65536, unit: "spans" },
+        access: integer!(batch_size),
+        default: "512",
+        otel: &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"],
+        presets: &[
+            (Preset::Raaf, "50"),
+            (Preset::Realtime, "10"),
+            (Preset::Throughput, "500"),
+            (Preset::Production, "100"),
+        ],
+        description: "Spans in a batch; as soon as so many are pending they are sealed.",
+        ..ROW
+    },
+    Row {
+        suffix: "FLUSH_INTERVAL",
+        kind: duration_ms(1, HOUR_MS),
+        access: plain!(Duration, flush_interval),
+        default: "5",
+        otel: &["OTEL_BSP_SCHEDULE_DELAY"],
+        presets: &[
+            (Preset::Raaf, "5"),
+            (Preset::Realtime, "1"),
+            (Preset::Throughput, "30"),
+            (Preset::Production, "10"),
+        ],
+        description: "How long a span may be pending before it is sealed.",
+        ..ROW
+    },
+    Row {
+        suffix: "MAX_BATCH_WAIT",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, max_batch_wait),
+        default: "30",
+        otel: &["OTEL_BSP_EXPORT_TIMEOUT"],
+        presets: &[(Preset::Raaf, "30")],
+        description: "How long a sealed batch may wait for a sink; then it is dropped and counted.",
+        ..ROW
+    },
+    Row {
+        suffix: "CLEANUP_INTERVAL",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, cleanup_interval),
+        default: "60",
+        presets: &[(Preset::Raaf, "60"), (Preset::Production, "300")],
+        description: "How often idle memory is given back and the retention cap is applied.",
+        ..ROW
+    },
+    Row {
+        suffix: "RETRY_ATTEMPTS",
+        kind: Kind::Integer { min: 0, max: 1000, unit: "attempts" },
+        access: optional_integer!(retry_attempts),
+        unset: Some("as many as MAX_BATCH_WAIT allows"),
+        presets: &[(Preset::Production, "3")],
+        description: "How often a batch is tried again that a sink could not take.",
+        ..ROW
+    },
+    Row {
+        suffix: "DIR",
+        kind: Kind::Path,
+        access: optional!(Path, dir),
+        unset: Some("no segments are written"),
+        live: false,
+        description: "Directory of the local segments.",
+        ..ROW
+    },
+    Row {
+        suffix: "RETENTION_BYTES",
+        kind: Kind::Bytes { min: 64 << 10, max: 1 << 50 },
+        access: integer!(retention_bytes),
+        default: "1GiB",
+        description: "What all segments in DIR may take together; the oldest are deleted first.",
+        live: false,
+        ..ROW
+    },
+    Row {
+        suffix: "SEGMENT_MAX_BYTES",
+        kind: Kind::Bytes { min: 4 << 10, max: 1 << 40 },
+        access: integer!(segment_max_bytes),
+        default: "64MiB",
+        description: "Size at which a segment is closed and the next one begun.",
+        live: false,
+        ..ROW
+    },
+    Row {
+        suffix: "SEGMENT_MAX_AGE",
+        kind: duration_ms(1, 30 * DAY_MS),
+        access: plain!(Duration, segment_max_age),
+        default: "3600",
+        description: "Age at which a segment is closed and the next one begun.",
+        live: false,
+        ..ROW
+    },
+    Row {
+        suffix: "FSYNC",
+        kind: Kind::Switch,
+        access: plain!(Switch, fsync),
+        default: "false",
+        description: "Whether each batch is synced to the disk before it counts as delivered.",
+        live: false,
+        ..ROW
+    },
+    Row {
+        suffix: "COMPRESSION_LEVEL",
+        kind: Kind::Integer { min: -7, max: 19, unit: "" },
+        access: integer!(compression_level),
+        default: "1",
+        description: "zstd's level for batches; higher is smaller and slower.",
+        ..ROW
+    },
+    Row {
+        suffix: "SAMPLER",
+        kind: Kind::Sampler,
+        access: Access {
+            field: "sampler",
+            get: |s| Data::Sampler(s.sampler.with_default_argument()),
+            set: |s, data| {
+                if let Data::Sampler(sampler) = data {
+                    s.sampler = sampler.with_default_argument();
+                }
+            },
+        },
+        default: "parentbased_always_on",
+        otel: &["OTEL_TRACES_SAMPLER"],
+        description: "Which spans are recorded.",
+        ..ROW
+    },
+    Row {
+        suffix: "SAMPLER_ARG",
+        kind: Kind::SamplerArgument,
+        access: Access {
+            field: "sampler_arg",
+            get: |s| match s.sampler.argument() {
+                Some(_) => Data::Root(s.sampler.root),
+                None => Data::Nothing,
+            },
+            // `Nothing` leaves the default that setting the sampler put there.
+            set: |s, data| {
+                if let Data::Root(root) = data {
+                    s.sampler.root = root;
+                }
+            },
+        },
+        unset: Some("the sampler takes none"),
+        otel: &["OTEL_TRACES_SAMPLER_ARG"],
+        description: "Share of traces (1 if unset), every how many (1), or spans a second (100).",
+        ..ROW
+    },
+    Row {
+        suffix: "DISABLED",
+        kind: Kind::Switch,
+        access: plain!(Switch, disabled),
+        default: "false",
+        otel: &["OTEL_SDK_DISABLED"],
+        aliases: &["RAAF_DISABLE_TRACING"],
+        description: "Whether nothing is recorded at all.",
+        ..ROW
+    },
+    Row {
+        suffix: "LOG_LEVEL",
+        kind: Kind::Level,
+        access: plain!(Level, log_level),
+        default: "warn",
+        otel: &["OTEL_LOG_LEVEL"],
+        aliases: &["RAAF_LOG_LEVEL"],
+        description: "The least severe messages that the engine itself writes.",
+        ..ROW
+    },
+    Row {
+        suffix: "RESOURCE_ATTRIBUTES",
+        kind: Kind::Attributes,
+        access: plain!(Attributes, resource_attributes),
+        otel: &["OTEL_RESOURCE_ATTRIBUTES"],
+        live: false,
+        description: "Attributes of the resource that all spans belong to.",
+        ..ROW
+    },
+    Row {
+        suffix: "SERVICE_NAME",
+        kind: Kind::Text,
+        access: Access {
+            field: "service_name",
+            get: |s| match s.service_name.as_str() {
+                "" => Data::Nothing,
+                name => Data::Text(name.to_owned()),
+            },
+            set: |s, data| {
+                if let Data::Text(name) = data {
+                    s.service_name = name;
+                }
+            },
+        },
+        unset: Some("service.name in RESOURCE_ATTRIBUTES, else unknown_service:PROGRAM"),
+        otel: &["OTEL_SERVICE_NAME"],
+        live: false,
+        description: "The resource's service.name.",
+        ..ROW
+    },
+    Row {
+        suffix: "PROPAGATORS",
+        kind: Kind::Propagators,
+        access: plain!(Propagators, propagators),
+        default: "tracecontext,baggage",
+        otel: &["OTEL_PROPAGATORS"],
+        live: false,
+        description: "Formats in which span context is injected and extracted.",
+        ..ROW
+    },
+    Row {
+        suffix: "ATTRIBUTE_COUNT_LIMIT",
+        kind: limit("attributes"),
+        access: integer!(attribute_count_limit),
+        default: "128",
+        otel: &["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"],
+        description: "Attributes of a span that are kept; what is cut is counted.",
+        ..ROW
+    },
+    Row {
+        suffix: "ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        kind: limit("characters"),
+        access: optional_integer!(attribute_value_length_limit),
+        unset: Some("unlimited"),
+        otel: &["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"],
+        description: "Characters of a string attribute that are kept.",
+        ..ROW
+    },
+    Row {
+        suffix: "EVENT_COUNT_LIMIT",
+        kind: limit("events"),
+        access: integer!(event_count_limit),
+        default: "128",
+        otel: &["OTEL_SPAN_EVENT_COUNT_LIMIT"],
+        description: "Events of a span that are kept.",
+        ..ROW
+    },
+    Row {
+        suffix: "LINK_COUNT_LIMIT",
+        kind: limit("links"),
+        access: integer!(link_count_limit),
+        default: "128",
+        otel: &["OTEL_SPAN_LINK_COUNT_LIMIT"],
+        description: "Links of a span that are kept.",
+        ..ROW
+    },
+    Row {
+        suffix: "EVENT_ATTRIBUTE_COUNT_LIMIT",
+        kind: limit("attributes"),
+        access: integer!(event_attribute_count_limit),
+        default: "128",
+        otel: &["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT"],
+        description: "Attributes of an event that are kept.",
+        ..ROW
+    },
+    Row {
+        suffix: "LINK_ATTRIBUTE_COUNT_LIMIT",
+        kind: limit("attributes"),
+        access: integer!(link_attribute_count_limit),
+        default: "128",
+        otel: &["OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"],
+        description: "Attributes of a link that are kept.",
+        ..ROW
+    },
+];

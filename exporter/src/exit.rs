@@ -1,0 +1,57 @@
+//! Process exit: pipelines that nobody shut down still deliver.
+//!
+//! One `atexit` handler shuts down what is left. It uses no thread-local with a destructor, and does
+//! nothing in a fork child for the pipelines of its parent. What it cannot see: `abort`, `_exit`,
+//! `SIGKILL` and signals that kill by default.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+
+use crate::pipeline::Shared;
+
+/// How long exit waits for a pipeline.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+static PIPELINES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// Not a `Once`: in a fork child, one that a lost thread was running would never be done.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+/// How often exit looks again for the lock, which others hold for some hundred instructions. In a fork
+/// child a lost thread may hold it for good.
+const LOCK_TRIES: u32 = 1000;
+
+/// Has `pipeline` shut down at process exit, unless it is gone by then.
+pub(crate) fn register(pipeline: &Arc<Shared>) {
+    if !REGISTERED.swap(true, Ordering::AcqRel) {
+        // SAFETY: `at_exit` is a function of the right type that stays loaded as long as the program.
+        unsafe { libc::atexit(at_exit) };
+    }
+    // A fork child may find the lock held by a thread that no longer exists: then its pipeline has to
+    // be shut down by itself.
+    if let Ok(mut pipelines) = PIPELINES.try_lock() {
+        pipelines.retain(|pipeline| pipeline.strong_count() > 0);
+        pipelines.push(Arc::downgrade(pipeline));
+    } else if !pipeline.engine.is_from_parent() {
+        PIPELINES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(pipeline));
+    }
+}
+
+extern "C" fn at_exit() {
+    let taken = (0..LOCK_TRIES).find_map(|_| match PIPELINES.try_lock() {
+        Ok(mut pipelines) => Some(std::mem::take(&mut *pipelines)),
+        Err(TryLockError::Poisoned(poisoned)) => Some(std::mem::take(&mut *poisoned.into_inner())),
+        Err(TryLockError::WouldBlock) => {
+            std::thread::yield_now();
+            None
+        }
+    });
+    let Some(pipelines) = taken else { return };
+    for pipeline in pipelines.iter().filter_map(Weak::upgrade) {
+        // A panic must not cross into C; there is nobody to tell.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = pipeline.shutdown(EXIT_TIMEOUT);
+        }));
+        // The flusher's own memory is not taken apart while the process goes.
+        std::mem::forget(pipeline);
+    }
+}

@@ -1,0 +1,426 @@
+//! The flusher: the one background thread of a pipeline.
+//!
+//! It drains the rings, seals batches and offers them to the sinks. It sleeps until the waker, or a
+//! deadline, calls: while no span is pending and no sink has anything due, it does not wake at all.
+//!
+//! A batch is sealed when `BATCH_SIZE` spans are pending, when the oldest has waited for
+//! `FLUSH_INTERVAL`, on flush, under pressure on the budget, and at once for a critical span.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spanring::clock::{ClockMap, Reading};
+use spanring::export::{Drainer, Reason, Sleep};
+use spanring::record::{Header, Records, flag};
+use spanring::settings::Settings;
+
+use crate::batch::{BatchContext, Encoder, TickClock};
+use crate::delivery::{Delivery, Reserved, panic_text};
+use crate::log;
+use crate::pipeline::Shared;
+use crate::scopes::Scopes;
+use crate::sink::SealedBatch;
+
+/// How soon the flusher looks again while threads record: between these two, by how much it found.
+const POLL_MIN: Duration = Duration::from_millis(1);
+const POLL_MAX: Duration = Duration::from_millis(5);
+/// Batches that one round seals at most, unless a flush asks for more.
+const ROUND_BATCHES: usize = 16;
+/// How long the two readings that fix the rate of the ticks are apart, at least.
+const CALIBRATION: Duration = Duration::from_millis(5);
+/// How often the clock is corrected, while batches are sealed.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(100);
+/// Panics of the flusher itself that are survived.
+const PANICS_MAX: u64 = 100;
+/// How long closing waits for threads that are in the middle of a record.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Flusher {
+    shared: Arc<Shared>,
+    drainer: Drainer,
+    poll: mio::Poll,
+    events: mio::Events,
+    records: Records,
+    /// What is to be sealed after `records`, last first, while a batch that is too large is split.
+    halves: Vec<Records>,
+    encoder: Encoder,
+    scopes: Scopes,
+    clock_first: Reading,
+    clock: Option<ClockMap>,
+    clock_next: Instant,
+    deliveries: Vec<Delivery>,
+    settings: Arc<Settings>,
+    sequence: u64,
+    /// Spans in the batches sealed so far.
+    sealed: u64,
+    /// When the oldest pending span has waited long enough.
+    seal_at: Option<Instant>,
+    cleanup_at: Option<Instant>,
+    poll_interval: Duration,
+    /// A flush ticket whose spans are not all sealed yet.
+    ticket: Option<u64>,
+    /// Flushes that wait until all batches up to a sequence number are handed over.
+    flushes: Vec<(u64, Option<u64>)>,
+    stop: bool,
+}
+
+impl Flusher {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        poll: mio::Poll,
+        sinks: Vec<Box<dyn crate::sink::Sink>>,
+        encoder: Encoder,
+        scopes: Scopes,
+    ) -> Self {
+        let now = Instant::now();
+        let settings = shared.settings();
+        Flusher {
+            drainer: Drainer::new(shared.engine),
+            shared,
+            poll,
+            events: mio::Events::with_capacity(16),
+            records: Records::new(),
+            halves: Vec::new(),
+            encoder,
+            scopes,
+            clock_first: Reading::now(),
+            clock: None,
+            clock_next: now,
+            deliveries: sinks.into_iter().map(Delivery::new).collect(),
+            settings,
+            sequence: 0,
+            sealed: 0,
+            seal_at: None,
+            cleanup_at: None,
+            poll_interval: POLL_MIN,
+            ticket: None,
+            flushes: Vec::new(),
+            stop: false,
+        }
+    }
+
+    /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted.
+    pub(crate) fn run(mut self) {
+        self.shared.engine.enter_flusher();
+        while !self.stop {
+            let result = catch_unwind(AssertUnwindSafe(|| self.run_until_stopped()));
+            if let Err(panic) = result {
+                log::error!("the flusher panicked: {}; it goes on", panic_text(&*panic));
+                self.give_up_records();
+                self.seal_at = None;
+                if self.shared.count_panic() >= PANICS_MAX {
+                    log::error!("the flusher panicked {PANICS_MAX} times; it gives up");
+                    self.stop = true;
+                }
+            }
+        }
+        self.finish();
+    }
+
+    fn run_until_stopped(&mut self) {
+        loop {
+            self.settings = self.shared.settings();
+            let more = self.work();
+            if self.shared.is_stopping() {
+                self.stop = true;
+                return;
+            }
+            if !more {
+                self.wait();
+            }
+        }
+    }
+
+    /// One round: drain, seal what is due, offer what waits, answer flushes. Returns whether there is
+    /// more to drain at once.
+    fn work(&mut self) -> bool {
+        let now = Instant::now();
+        if let Some(ticket) = self.drainer.pending_ticket() {
+            self.ticket = Some(ticket);
+        }
+        // It stays there until it is in `flushes`: a panic on the way there must not lose it.
+        let ticket = self.ticket;
+        let critical = self.drainer.take_critical();
+        // What was recorded up to here is drained now; what comes meanwhile may wait.
+        let must_empty = ticket.is_some() || critical;
+        if must_empty {
+            self.drainer.mark();
+        }
+        let mut found = 0;
+        let more = loop {
+            let drained = self.drainer.drain(&mut self.records, self.settings.batch_size);
+            found += drained;
+            let full = self.records.len() >= self.settings.batch_size;
+            if full {
+                self.seal(now);
+            }
+            // Rounds are bounded, so that flushes and sinks get their turn under full load.
+            let long = found >= ROUND_BATCHES * self.settings.batch_size;
+            let go_on = if must_empty { self.drainer.is_behind_mark() } else { full && !long };
+            if !go_on {
+                break full;
+            }
+        };
+        if !self.records.is_empty() {
+            let seal_at = *self.seal_at.get_or_insert(later(now, self.settings.flush_interval));
+            if ticket.is_some()
+                || critical
+                || now >= seal_at
+                || self.drainer.is_under_pressure()
+                || self.shared.is_stopping()
+            {
+                self.seal(now);
+            }
+        }
+        self.poll_interval = if more || found * 64 > self.settings.max_spans {
+            POLL_MIN
+        } else {
+            (self.poll_interval * 2).min(POLL_MAX)
+        };
+        if let Some(ticket) = ticket {
+            self.flushes.push((ticket, self.sequence.checked_sub(1)));
+            self.ticket = None;
+        }
+        let now = Instant::now();
+        for delivery in &mut self.deliveries {
+            delivery.retry(now, ticket.is_some(), &self.settings);
+            delivery.tick(now);
+        }
+        self.answer(now);
+        // Not put off by what was found: one busy thread would keep the segments of all idle ones taken.
+        if self.cleanup_at.is_some_and(|at| at <= now) {
+            self.cleanup_at = None;
+            self.drainer.cleanup();
+            if self.records.is_empty() {
+                self.records.shrink(0);
+            }
+        }
+        if found > 0 && self.cleanup_at.is_none() {
+            self.cleanup_at = Some(later(now, self.settings.cleanup_interval));
+        }
+        self.publish();
+        more
+    }
+
+    /// Answers the flushes whose batches no sink waits for any more.
+    fn answer(&mut self, now: Instant) {
+        let handed_over = |sequence: Option<u64>, deliveries: &[Delivery]| {
+            sequence.is_none_or(|sequence| {
+                !deliveries.iter().any(|delivery| delivery.waits_up_to(sequence))
+            })
+        };
+        let mut answered = None;
+        while let Some((ticket, sequence)) = self.flushes.first().copied()
+            && handed_over(sequence, &self.deliveries)
+        {
+            answered = Some(ticket);
+            self.flushes.remove(0);
+        }
+        if let Some(ticket) = answered {
+            for delivery in &mut self.deliveries {
+                delivery.flush(now);
+            }
+            self.publish();
+            self.drainer.answer(ticket);
+        }
+    }
+
+    fn clock(&mut self, now: Instant) -> &ClockMap {
+        if self.clock.is_none() {
+            // The first batch may come right after the start: then the rate must be waited for.
+            let elapsed = Reading::now().monotonic.saturating_sub(self.clock_first.monotonic);
+            std::thread::sleep(CALIBRATION.saturating_sub(Duration::from_nanos(elapsed)));
+            self.clock = Some(ClockMap::new(self.clock_first, Reading::now()));
+            self.clock_next = now + CLOCK_INTERVAL;
+        }
+        let clock = self.clock.as_mut().expect("set above");
+        if now >= self.clock_next {
+            clock.correct(Reading::now());
+            self.clock_next = now + CLOCK_INTERVAL;
+        }
+        clock
+    }
+
+    /// Seals what is pending, and offers it to the sinks; as two batches, where one exceeds what the
+    /// format allows, and so on, until what is too large is a single span.
+    fn seal(&mut self, now: Instant) {
+        self.seal_at = None;
+        self.clock(now);
+        let spans = self.records.len() as u64;
+        self.scopes.refresh();
+        let engine = self.shared.engine;
+        let stats = engine.totals();
+        let dropped: Vec<_> =
+            stats.dropped.iter().map(|(reason, count)| (reason.name(), count)).collect();
+        let clock = self.clock.as_ref().expect("set by `clock`");
+        let context = BatchContext {
+            clock: &Times(clock),
+            instance: self.shared.instance,
+            sequence: self.sequence,
+            keys: engine.id_keys(),
+            created: stats.created,
+            sealed: self.sealed + spans,
+            dropped: &dropped,
+            resources: self.scopes.resources(),
+            scopes: self.scopes.scopes(),
+            clock_epoch: clock.epoch(),
+            level: self.settings.compression_level,
+        };
+        let encoded = match self.encoder.encode(&self.records, &context) {
+            Ok(encoded) => encoded,
+            Err(error) if error.is_too_large() && spans > 1 => {
+                let rest = self.records.split_off(self.records.len() / 2);
+                self.halves.push(rest);
+                self.seal(now);
+                if let Some(rest) = self.halves.pop() {
+                    self.records = rest;
+                    self.seal(now);
+                }
+                return;
+            }
+            Err(error) => {
+                log::error!(
+                    "a batch of {spans} spans could not be encoded and is dropped: {error}"
+                );
+                return self.drainer.settle(&mut self.records, Some(Reason::Encode));
+            }
+        };
+        let batch = SealedBatch {
+            instance: self.shared.instance,
+            sequence: self.sequence,
+            spans: encoded.spans,
+            start_unix_nano: encoded.start_unix_nano,
+            end_unix_nano: encoded.end_unix_nano,
+            frame: encoded.frame,
+        };
+        self.sequence += 1;
+        self.sealed += spans;
+        self.drainer.settle(&mut self.records, None);
+        self.shared.count_batch(encoded.raw_bytes, batch.frame.len());
+        let mut reserved = None;
+        let mut reserve = || {
+            if reserved.is_none() {
+                reserved = Reserved::new(engine, &batch);
+            }
+            reserved.clone()
+        };
+        for delivery in &mut self.deliveries {
+            delivery.offer(&batch, now, &mut reserve, &self.settings);
+        }
+    }
+
+    /// Counts what was to be sealed as dropped.
+    fn give_up_records(&mut self) {
+        self.drainer.settle(&mut self.records, Some(Reason::Encode));
+        for mut half in self.halves.drain(..) {
+            self.drainer.settle(&mut half, Some(Reason::Encode));
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self) {
+        let sleep = self.drainer.prepare_sleep();
+        if sleep == Sleep::No {
+            return;
+        }
+        let deadlines =
+            self.deliveries.iter().filter_map(|delivery| delivery.deadline(&self.settings));
+        let deadline = deadlines.chain(self.seal_at).chain(self.cleanup_at).min();
+        let mut timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if sleep == Sleep::Poll {
+            timeout = Some(timeout.unwrap_or(Duration::MAX).min(self.poll_interval));
+        }
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            log::error!("the flusher cannot wait for events: {error}");
+            std::thread::sleep(POLL_MAX);
+        }
+        self.drainer.wake_up();
+        self.shared.count_wake_up();
+    }
+
+    /// Takes no more spans, seals what is there, writes the closing batch, and ends the sinks.
+    fn finish(&mut self) {
+        self.settings = self.shared.settings();
+        self.drainer.close(SETTLE_TIMEOUT);
+        // Every panic costs the batch that was open, as it does before.
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+            let now = Instant::now();
+            loop {
+                let drained = self.drainer.drain(&mut self.records, self.settings.batch_size);
+                if self.records.len() >= self.settings.batch_size
+                    || (drained == 0 && !self.records.is_empty())
+                {
+                    self.seal(now);
+                } else if drained == 0 {
+                    break;
+                }
+            }
+            // The closing batch: no spans, but the final counts.
+            self.seal(now);
+        })) {
+            log::error!("the flusher panicked while it ended: {}", panic_text(&*panic));
+            self.give_up_records();
+            if self.shared.count_panic() >= PANICS_MAX {
+                break;
+            }
+        }
+        while let Some(until) = self.shared.stop_deadline()
+            && let now = Instant::now()
+            && now < until
+            && self.deliveries.iter().any(|delivery| delivery.waits_up_to(u64::MAX))
+        {
+            // Sinks that fail get the time that the caller of shutdown gave.
+            for delivery in &mut self.deliveries {
+                delivery.retry(now, false, &self.settings);
+            }
+            let next = self
+                .deliveries
+                .iter()
+                .filter_map(|delivery| delivery.deadline(&self.settings))
+                .min();
+            let wait = next.unwrap_or(until).min(until).saturating_duration_since(Instant::now());
+            let _ = self.poll.poll(&mut self.events, Some(wait.max(POLL_MIN)));
+        }
+        let now = Instant::now();
+        for delivery in &mut self.deliveries {
+            delivery.retry(now, true, &self.settings);
+            delivery.close(now);
+        }
+        self.publish();
+        self.drainer.finish();
+        self.shared.stopped();
+    }
+
+    /// Lets `stats` see the sinks' counts.
+    pub(crate) fn publish(&self) {
+        self.shared.publish(self.deliveries.iter().map(|delivery| delivery.stats().clone()));
+    }
+}
+
+/// `now + interval`; an interval beyond the clock's range is a long time.
+pub(crate) fn later(now: Instant, interval: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
+    now.checked_add(interval).unwrap_or_else(|| now + LONG)
+}
+
+/// Times of records by the flusher's clock.
+struct Times<'a>(&'a ClockMap);
+
+impl TickClock for Times<'_> {
+    #[inline]
+    fn span_times(&self, header: &Header) -> (u64, u64) {
+        let time = |value: u64, wall: u16| {
+            if header.flags & wall != 0 { value } else { self.0.unix_nanos(value) }
+        };
+        let start = time(header.start, flag::START_WALL);
+        (start, time(header.end, flag::END_WALL).max(start))
+    }
+
+    #[inline]
+    fn unix_nano(&self, ticks: u64) -> u64 {
+        self.0.unix_nanos(ticks)
+    }
+}

@@ -1,0 +1,36 @@
+//! Drains spanring's rings into compressed batches and delivers them.
+//!
+//! An application installs one [`Pipeline`]; libraries that make spans need the crate `spanring` only.
+//!
+//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`.
+//! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
+//!   [`MemorySink`] keeps batches for tests.
+//! - [`batch`] and [`segment`]: the formats, written and read.
+//! - [`model`]: spans as plain data, as the readers give them.
+//!
+//! What it never does: start a thread besides the one flusher of a pipeline, or lose a span without a
+//! count.
+
+pub mod batch;
+mod delivery;
+mod exit;
+pub mod file_sink;
+mod flusher;
+mod log;
+mod memory_sink;
+pub mod model;
+mod pipeline;
+mod scopes;
+pub mod segment;
+pub mod sink;
+mod stats;
+
+pub use memory_sink::MemorySink;
+pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
+pub use spanring::export::FlushError;
+pub use stats::{PipelineStats, SinkDrop, SinkStats};
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

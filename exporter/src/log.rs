@@ -1,0 +1,45 @@
+//! What the pipeline has to say, on standard error: one line a message, at or above `LOG_LEVEL`.
+//!
+//! A change of state is logged once, not each time that it is met, so a failing sink cannot flood a
+//! log. Nothing is written in the hot path.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use spanring::settings::LogLevel;
+
+static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Warn as u8);
+
+/// Sets the level for the process.
+pub(crate) fn set_level(level: LogLevel) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Writes one line if `level` is at least as severe as what is set. A line that cannot be written is
+/// lost: there is nowhere to say so.
+pub(crate) fn write(level: LogLevel, message: std::fmt::Arguments<'_>) {
+    if level as u8 <= LEVEL.load(Ordering::Relaxed) {
+        let line = format!("spanring: {}: {message}\n", level.name());
+        // Not through the standard library's lock, which a lost thread may hold in a fork child.
+        let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+    }
+}
+
+macro_rules! warning {
+    ($($argument:tt)*) => {
+        $crate::log::write(spanring::settings::LogLevel::Warn, format_args!($($argument)*))
+    };
+}
+
+macro_rules! error {
+    ($($argument:tt)*) => {
+        $crate::log::write(spanring::settings::LogLevel::Error, format_args!($($argument)*))
+    };
+}
+
+macro_rules! info {
+    ($($argument:tt)*) => {
+        $crate::log::write(spanring::settings::LogLevel::Info, format_args!($($argument)*))
+    };
+}
+
+pub(crate) use {error, info, warning};

@@ -1,0 +1,558 @@
+//! The pipeline: an engine, its flusher and its sinks, as an application sees them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use spanring::Value;
+use spanring::export::{Attached, Engine, EngineOptions, FlushError};
+use spanring::settings::Settings;
+
+use crate::batch::Encoder;
+use crate::file_sink::{FileSink, FileSinkOptions};
+use crate::flusher::Flusher;
+use crate::log;
+use crate::scopes::Scopes;
+use crate::sink::{InstanceId, Sink};
+use crate::stats::{PipelineStats, SinkStats};
+
+/// How long dropping a pipeline waits for what is left.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long threads wait before they try again to start the flusher's thread.
+const START_INTERVAL: Duration = Duration::from_millis(100);
+/// What a longer time-out comes down to.
+const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const WAKER: mio::Token = mio::Token(0);
+
+/// A running pipeline. Dropping it flushes and shuts it down, waiting up to five seconds.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use spanring::span;
+/// use spanring_exporter::{MemorySink, Pipeline};
+///
+/// let memory = MemorySink::new();
+/// let pipeline = Pipeline::builder().service_name("shop").sink(memory.clone()).install()?;
+/// {
+///     let _span = span!("checkout", "cart.items" = 3);
+/// }
+/// pipeline.flush(Duration::from_secs(1))?;
+/// assert_eq!(memory.batches().len(), 1);
+/// pipeline.shutdown(Duration::from_secs(1))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+/// What the pipeline's handle, its flusher and the exit handler share.
+pub(crate) struct Shared {
+    pub(crate) engine: &'static Engine,
+    pub(crate) instance: InstanceId,
+    settings: Mutex<Arc<Settings>>,
+    /// The flusher before its thread was started; gone once it was.
+    waiting: Mutex<Option<Flusher>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    batches: AtomicU64,
+    bytes_raw: AtomicU64,
+    bytes: AtomicU64,
+    wake_ups: AtomicU64,
+    panics: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    stop_by: Option<Instant>,
+    stopped: bool,
+    /// When the flusher's thread could not be started.
+    start_failed: Option<Instant>,
+    sinks: Vec<SinkStats>,
+}
+
+impl Pipeline {
+    /// Starts building a pipeline.
+    pub fn builder() -> PipelineBuilder {
+        PipelineBuilder::default()
+    }
+
+    /// Hands everything recorded before this call to the sinks, and waits for it. Sinks that cannot
+    /// take it within the time go on trying.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] tells why, and how many spans are left.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Unfinished> {
+        self.shared.engine.flush(timeout).map_err(|reason| self.shared.unfinished(reason))
+    }
+
+    /// Takes no more spans, hands over what is there, and ends the sinks. Calling it again is fine.
+    ///
+    /// Spans that end afterwards are counted as dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] tells why, and how many spans are left.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), Unfinished> {
+        self.shared.shutdown(timeout)
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> PipelineStats {
+        self.shared.stats()
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings()
+    }
+
+    /// Puts other settings in force while threads record. Those that are not live (see
+    /// [`Settings::explain`]) keep their effect.
+    pub fn reconfigure(&self, settings: Settings) {
+        log::set_level(settings.log_level);
+        self.shared.engine.reconfigure(&engine_options(&settings));
+        *lock(&self.shared.settings) = Arc::new(settings);
+        self.shared.engine.wake_now();
+    }
+
+    /// What the pipeline's batches carry to tell them from other pipelines'.
+    pub fn instance(&self) -> InstanceId {
+        self.shared.instance
+    }
+
+    /// Makes this the pipeline of `span!` on the calling thread until the guard is dropped, for tests
+    /// with several pipelines in one process.
+    pub fn attach(&self) -> Attached {
+        self.shared.engine.attach()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        if let Err(unfinished) = self.shutdown(DROP_TIMEOUT)
+            && unfinished.reason != FlushError::Forked
+        {
+            log::warning!(
+                "a pipeline was dropped before it had delivered everything: {unfinished}"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("instance", &self.shared.instance)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a flush or a shutdown did not finish, and what is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Why.
+    pub reason: FlushError,
+    /// Spans that are neither delivered nor dropped yet, over all sinks.
+    pub left: u64,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if self.reason == FlushError::TimedOut {
+            write!(f, " ({} spans are left)", self.left)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unfinished {}
+
+impl Shared {
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        lock(&self.settings).clone()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Until when shutdown waits.
+    pub(crate) fn stop_deadline(&self) -> Option<Instant> {
+        lock(&self.state).stop_by
+    }
+
+    pub(crate) fn stopped(&self) {
+        lock(&self.state).stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn publish(&self, sinks: impl Iterator<Item = SinkStats>) {
+        let mut state = lock(&self.state);
+        state.sinks.clear();
+        state.sinks.extend(sinks);
+    }
+
+    pub(crate) fn count_batch(&self, bytes_raw: usize, bytes: usize) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.bytes_raw.fetch_add(bytes_raw as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_wake_up(&self) {
+        self.wake_ups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_panic(&self) -> u64 {
+        self.panics.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn stats(&self) -> PipelineStats {
+        let sinks = lock(&self.state).sinks.clone();
+        PipelineStats {
+            engine: self.engine.stats(),
+            sinks,
+            batches: self.batches.load(Ordering::Relaxed),
+            bytes_raw: self.bytes_raw.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            wake_ups: self.wake_ups.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
+        }
+    }
+
+    fn unfinished(&self, reason: FlushError) -> Unfinished {
+        if reason == FlushError::Forked {
+            // The parent's spans are not ours to count, and its locks may be held by a lost thread.
+            return Unfinished { reason, left: 0 };
+        }
+        let engine = self.engine.stats();
+        // A batch that a sink is just taking is in no queue, and the sinks' own counts are of the
+        // flusher's last round, so what was sealed is held against what became of it.
+        let done = |sink: &SinkStats| sink.delivered + sink.dropped_total();
+        let waits: u64 = lock(&self.state)
+            .sinks
+            .iter()
+            .map(|sink| engine.sealed.saturating_sub(done(sink)))
+            .sum();
+        Unfinished { reason, left: engine.resident + waits }
+    }
+
+    /// See [`Pipeline::shutdown`].
+    pub(crate) fn shutdown(self: &Arc<Self>, timeout: Duration) -> Result<(), Unfinished> {
+        if self.engine.is_from_parent() {
+            return Err(self.unfinished(FlushError::Forked));
+        }
+        if self.engine.is_flusher_thread() {
+            return Err(self.unfinished(FlushError::WouldDeadlock));
+        }
+        // A time-out beyond the clock's range waits without end, as far as anybody can tell.
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + LONGEST_WAIT);
+        {
+            let mut state = lock(&self.state);
+            if state.stopped {
+                return Ok(());
+            }
+            state.stop_by = state.stop_by.max(Some(deadline));
+        }
+        self.stopping.store(true, Ordering::Release);
+        self.start();
+        let not_started = lock(&self.waiting).take();
+        if let Some(flusher) = not_started {
+            // There is no thread to be had: what the flusher would do is done on this one.
+            flusher.run();
+            self.engine.leave_flusher();
+        }
+        self.engine.wake_now();
+        let mut state = lock(&self.state);
+        while !state.stopped {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(state);
+                return Err(self.unfinished(FlushError::TimedOut));
+            }
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// As [`start`](Self::start), for a thread that records: after a failure not again at once.
+    fn start_soon(&self) {
+        let failed = lock(&self.state).start_failed;
+        if failed.is_some_and(|at| at.elapsed() < START_INTERVAL) {
+            return self.engine.flusher_not_started();
+        }
+        self.start();
+    }
+
+    /// Starts the flusher's thread, if it has not been started.
+    fn start(&self) {
+        let Some(flusher) = lock(&self.waiting).take() else { return };
+        // The flusher travels in a slot, so that it is not lost if no thread can be had.
+        let slot = Arc::new(Mutex::new(Some(flusher)));
+        let theirs = slot.clone();
+        let started = std::thread::Builder::new().name("spanring".into()).spawn(move || {
+            let flusher = lock(&theirs).take();
+            if let Some(flusher) = flusher {
+                flusher.run();
+            }
+        });
+        if let Err(error) = started {
+            log::error!(
+                "the flusher's thread cannot be started: {error}; spans stay in memory, and those \
+                 beyond MAX_SPANS are dropped and counted, until it can"
+            );
+            *lock(&self.waiting) = lock(&slot).take();
+            lock(&self.state).start_failed = Some(Instant::now());
+            self.engine.flusher_not_started();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Builds a [`Pipeline`].
+#[derive(Default)]
+#[must_use = "a builder does nothing until `install` or `build`"]
+pub struct PipelineBuilder {
+    settings: Option<Settings>,
+    service_name: Option<String>,
+    attributes: Vec<(String, Value)>,
+    sinks: Vec<Box<dyn Sink>>,
+}
+
+impl PipelineBuilder {
+    /// The settings; by default those of the environment.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// `service.name` of the resource, unless the environment says otherwise.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.service_name = Some(name.into());
+        self
+    }
+
+    /// Adds an attribute to the resource.
+    pub fn resource_attribute(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.attributes.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds a sink. Several work side by side. Without any, batches go to files in `SPANRING_DIR`.
+    pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Starts the pipeline as that of the whole process. Its thread starts with the first span.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: another pipeline is installed, there is no sink, or the directory, the encoder
+    /// or the event queue cannot be had.
+    pub fn install(self) -> Result<Pipeline, StartError> {
+        let pipeline = self.build()?;
+        if pipeline.shared.engine.install() {
+            spanring::propagation::set_propagators(&pipeline.settings().propagators);
+            Ok(pipeline)
+        } else {
+            Err(StartError::AlreadyInstalled)
+        }
+    }
+
+    /// Starts a pipeline beside the installed one; see [`Pipeline::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As [`install`](Self::install), except that others may be installed.
+    pub fn build(mut self) -> Result<Pipeline, StartError> {
+        let settings = match self.settings.take() {
+            Some(settings) => settings,
+            None => {
+                let mut builder = Settings::builder();
+                if let Some(name) = &self.service_name {
+                    builder = builder.service_name(name.clone());
+                }
+                builder.build()
+            }
+        };
+        log::set_level(settings.log_level);
+        for problem in settings.problems() {
+            log::warning!("{problem}");
+        }
+        if self.sinks.is_empty() {
+            let Some(dir) = &settings.dir else { return Err(StartError::NoSink) };
+            self.sinks.push(Box::new(file_sink(dir, &settings)?));
+        }
+        let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
+        let poll = mio::Poll::new().map_err(StartError::Events)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?;
+        let scopes =
+            Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
+        let engine = Engine::start(&engine_options(&settings));
+        let shared = Arc::new(Shared {
+            engine,
+            instance: InstanceId(spanring::export::random_u128()),
+            settings: Mutex::new(Arc::new(settings)),
+            waiting: Mutex::new(None),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            batches: AtomicU64::new(0),
+            bytes_raw: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            wake_ups: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        });
+        let flusher = Flusher::new(shared.clone(), poll, self.sinks, encoder, scopes);
+        flusher.publish();
+        *lock(&shared.waiting) = Some(flusher);
+        let weak = Arc::downgrade(&shared);
+        engine.set_waker(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.start_soon();
+                if let Err(error) = waker.wake() {
+                    log::error!("the flusher cannot be woken: {error}");
+                }
+            }
+        });
+        crate::exit::register(&shared);
+        Ok(Pipeline { shared })
+    }
+}
+
+impl fmt::Debug for PipelineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineBuilder")
+            .field("settings", &self.settings)
+            .field("sinks", &self.sinks.iter().map(|sink| sink.name()).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The file sink that `settings` describe.
+///
+/// # Errors
+///
+/// If the directory cannot be used.
+pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError> {
+    let options = FileSinkOptions {
+        segment_max_bytes: settings.segment_max_bytes,
+        segment_max_age: settings.segment_max_age,
+        retention_bytes: settings.retention_bytes,
+        fsync: settings.fsync,
+        ..FileSinkOptions::default()
+    };
+    FileSink::create(dir, options).map_err(StartError::Directory)
+}
+
+fn engine_options(settings: &Settings) -> EngineOptions {
+    EngineOptions {
+        max_spans: settings.max_spans,
+        max_bytes: usize::try_from(settings.max_bytes).unwrap_or(usize::MAX >> 1),
+        batch_size: settings.batch_size,
+        parent_based: settings.sampler.parent_based,
+        sampler: settings.sampler.root,
+        disabled: settings.disabled,
+        attribute_count: settings.attribute_count_limit,
+        attribute_value_length: settings
+            .attribute_value_length_limit
+            .map_or(u64::MAX, |limit| limit as u64),
+        event_count: settings.event_count_limit,
+        link_count: settings.link_count_limit,
+        event_attribute_count: settings.event_attribute_count_limit,
+        link_attribute_count: settings.link_attribute_count_limit,
+    }
+}
+
+/// What the environment says comes first, then what code says, then what spanring knows of itself.
+fn resource(
+    settings: &Settings,
+    service_name: Option<&str>,
+    attributes: Vec<(String, Value)>,
+) -> Vec<(String, Value)> {
+    let mut resource: Vec<(String, Value)> = Vec::new();
+    let mut add = |key: &str, value: Value| {
+        if !resource.iter().any(|(known, _)| known == key) {
+            resource.push((key.to_owned(), value));
+        }
+    };
+    let unnamed =
+        matches!(settings.source("service_name"), None | Some(spanring::settings::Source::Default));
+    if let Some(name) = service_name
+        && unnamed
+    {
+        add("service.name", Value::Str(name.to_owned()));
+    }
+    for (key, value) in settings.resource() {
+        add(key, Value::Str(value.to_owned()));
+    }
+    for (key, value) in attributes {
+        add(&key, value);
+    }
+    for (key, value) in [
+        ("telemetry.sdk.name", "spanring"),
+        ("telemetry.sdk.language", "rust"),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+    ] {
+        add(key, Value::Str(value.to_owned()));
+    }
+    resource
+}
+
+/// Why a pipeline could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another pipeline is installed in this process.
+    AlreadyInstalled,
+    /// There is neither a sink nor a directory.
+    NoSink,
+    /// The directory for segments cannot be used.
+    Directory(crate::segment::SegmentError),
+    /// The compressor cannot be had.
+    Encoder(String),
+    /// The event queue cannot be had.
+    Events(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::AlreadyInstalled => f.write_str(
+                "another pipeline is installed in this process; shut it down first, or use `build` and \
+                 `attach` for a second one",
+            ),
+            StartError::NoSink => f.write_str(
+                "the pipeline has no sink; add one with `sink`, or set SPANRING_DIR to a directory for \
+                 local segments",
+            ),
+            StartError::Directory(error) => write!(f, "{error}"),
+            StartError::Encoder(error) => write!(f, "the batch encoder cannot be made: {error}"),
+            StartError::Events(error) => {
+                write!(f, "the flusher's event queue cannot be made: {error}; are file descriptors left?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Directory(error) => Some(error),
+            StartError::Events(error) => Some(error),
+            _ => None,
+        }
+    }
+}

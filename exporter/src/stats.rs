@@ -1,0 +1,95 @@
+//! What a pipeline has counted.
+
+use spanring::export::EngineStats;
+
+/// Why spans that were sealed did not reach a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum SinkDrop {
+    /// The sink refused the batch for good.
+    Refused,
+    /// The batch waited longer than `MAX_BATCH_WAIT`.
+    TimedOut,
+    /// The sink failed more often than `RETRY_ATTEMPTS` allows.
+    Attempts,
+    /// The queue had no room under `MAX_BYTES`.
+    QueueFull,
+    /// The pipeline was shut down before the sink took the batch.
+    ShutDown,
+}
+
+impl SinkDrop {
+    /// Number of reasons.
+    pub const COUNT: usize = 5;
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [SinkDrop; Self::COUNT] = [
+        SinkDrop::Refused,
+        SinkDrop::TimedOut,
+        SinkDrop::Attempts,
+        SinkDrop::QueueFull,
+        SinkDrop::ShutDown,
+    ];
+
+    /// The reason's name in stats.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkDrop::Refused => "sink_refused",
+            SinkDrop::TimedOut => "sink_timed_out",
+            SinkDrop::Attempts => "sink_attempts",
+            SinkDrop::QueueFull => "sink_queue_full",
+            SinkDrop::ShutDown => "sink_shut_down",
+        }
+    }
+}
+
+/// What one sink has taken, as of the flusher's last round. In spans: sealed = delivered + dropped +
+/// queued.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkStats {
+    /// The sink's name.
+    pub name: String,
+    /// Spans that were sealed while the sink was there.
+    pub sealed: u64,
+    /// Spans that it took.
+    pub delivered: u64,
+    /// Spans that it did not take, by [`SinkDrop`].
+    pub dropped: [u64; SinkDrop::COUNT],
+    /// Spans that wait.
+    pub queued: u64,
+    /// Batches that it took.
+    pub batches: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Calls that failed, panics included.
+    pub failures: u64,
+    /// Calls that panicked.
+    pub panics: u64,
+    /// What the last failure said; empty while the sink is well.
+    pub last_error: String,
+}
+
+impl SinkStats {
+    /// Dropped spans over all reasons.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+}
+
+/// What a pipeline has counted. In the engine, created = sealed + dropped + resident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineStats {
+    /// Rings, budget and drops.
+    pub engine: EngineStats,
+    /// Sinks, in the order in which they were added.
+    pub sinks: Vec<SinkStats>,
+    /// Batches sealed, the closing one included.
+    pub batches: u64,
+    /// Bytes of their columns before compression.
+    pub bytes_raw: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// How often the flusher came back from a wait.
+    pub wake_ups: u64,
+    /// Panics of the flusher itself, each of which cost at most one batch, which is counted as dropped.
+    pub panics: u64,
+}

@@ -1,0 +1,1 @@
+//! The C ABI of spanring. It is small today: the version only.
