@@ -520,6 +520,8 @@ impl Engine {
             attributes_dropped: self.limits.attributes_dropped(),
             ring_bytes: self.pool.allocated() * SEGMENT_BYTES,
             bytes_free: self.limits.bytes_free().max(0) as u64,
+            // Read last, so that `created` is not ahead of it.
+            spans_free: self.budget.free().max(0) as u64,
         }
     }
 
@@ -686,4 +688,6 @@ pub struct EngineStats {
     pub ring_bytes: usize,
     /// Bytes of `MAX_BYTES` that are free.
     pub bytes_free: u64,
+    /// Spans of `MAX_SPANS` that are neither resident nor set aside for a thread.
+    pub spans_free: u64,
 }

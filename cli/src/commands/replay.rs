@@ -206,9 +206,12 @@ fn perform(
 fn report_losses(args: &Args, report: &RunReport, attributes: u64, problems: &mut Problems) {
     let dropped = report.dropped_total;
     if dropped > 0 && !args.no_pace {
+        let reasons = report.dropped.iter().filter(|(_, count)| **count > 0);
+        let reasons: Vec<_> = reasons.map(|(reason, count)| format!("{reason} {count}")).collect();
         problems.report(&format_args!(
-            "{dropped} spans were dropped; raise SPANRING_MAX_SPANS or SPANRING_MAX_BYTES, or use \
-             fewer threads"
+            "{dropped} spans were dropped ({}); raise SPANRING_MAX_SPANS or SPANRING_MAX_BYTES, or \
+             use fewer threads",
+            reasons.join(", ")
         ));
     }
     if attributes > 0 {

@@ -1,8 +1,9 @@
 //! Holds threads up where the engine would have to drop a span or a value.
 //!
 //! Spans: every span that is to end takes a number, and waits until no more than half of `MAX_SPANS` are
-//! between being numbered and being sealed. So the rings find a credit whatever the threads do; half,
-//! because a quarter that is not free makes the flusher seal small batches.
+//! between being numbered and being free again. So the rings find a credit whatever the threads do; half,
+//! because a quarter that is not free makes the flusher seal small batches. What was sealed is no guide:
+//! a span is counted as sealed before its place is free.
 //!
 //! Bytes: a thread adds up what its spans are likely to take, and once that is its share of an eighth of
 //! `MAX_BYTES`, it waits until half of `MAX_BYTES` is free, or as much as a flush was seen to free:
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use spanring_exporter::{FlushError, Pipeline};
 
-/// Between two looks at what was sealed. The flusher looks at the rings every 1 to 5 ms.
+/// Between two looks at what is free. The flusher looks at the rings every 1 to 5 ms.
 const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// How long the flusher may seal nothing before it is told to.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -27,7 +28,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Pacer<'a> {
     pipeline: &'a Pipeline,
-    /// Spans between their number and being sealed.
+    /// Spans that may be resident at once.
+    capacity: u64,
+    /// Spans between their number and their place being free.
     spans_max: u64,
     /// Bytes that must be free; lowered to what can be had.
     bytes_free_min: AtomicU64,
@@ -35,7 +38,7 @@ pub struct Pacer<'a> {
     bytes_share: u64,
     /// Spans numbered so far.
     numbered: AtomicU64,
-    /// Spans that were sealed or dropped, as of the last look.
+    /// Spans that hold no place any more, as of the last look, or fewer.
     settled: AtomicU64,
     /// Held by the thread that looks.
     look: Mutex<()>,
@@ -58,6 +61,7 @@ impl<'a> Pacer<'a> {
         let settings = pipeline.settings();
         Pacer {
             pipeline,
+            capacity: settings.max_spans as u64,
             spans_max: (settings.max_spans as u64 / 2).max(1),
             bytes_free_min: AtomicU64::new(settings.max_bytes / 2),
             bytes_share: settings.max_bytes / 8 / threads.max(1) as u64,
@@ -91,7 +95,8 @@ impl<'a> Pacer<'a> {
         loop {
             if let Ok(_looking) = self.look.try_lock() {
                 let engine = self.pipeline.stats().engine;
-                self.settled.fetch_max(engine.sealed + engine.dropped.total(), Relaxed);
+                let settled = (engine.created + engine.spans_free).saturating_sub(self.capacity);
+                self.settled.fetch_max(settled, Relaxed);
             }
             let settled = self.settled.load(Relaxed);
             if number <= settled + self.spans_max {
