@@ -1,1 +1,9 @@
-//! Shared helpers of the benches.
+//! What the benches share: measuring, recorded traces, and what the numbers should be.
+
+pub mod machine;
+pub mod measure;
+pub mod plot;
+pub mod recorded;
+pub mod sections;
+pub mod targets;
+pub mod workload;

@@ -10,15 +10,15 @@ use spanring::record::{Header, Payload, Records, flag};
 use spanring::{Interned, Key, SpanKind, StatusCode, Value};
 use spanring_exporter::model::{EventData, ResourceData, ScopeData, SpanData};
 
-use super::Workload;
+use crate::workload::Workload;
 
 /// Counters that a thread takes at a time.
 const BLOCK: u64 = 1024;
 const TRACE_FLAGS: u8 = 3;
 
 /// A span as it should come back.
-pub(crate) struct Expected {
-    pub(crate) span: SpanData,
+pub struct Expected {
+    pub span: SpanData,
 }
 
 struct Recorded {
@@ -34,7 +34,7 @@ struct Recorded {
 }
 
 /// Reads `name` in `dir` and replays it on `threads` threads in batches of `size` spans.
-pub(crate) fn load(
+pub fn load(
     dir: &Path,
     name: &str,
     size: usize,

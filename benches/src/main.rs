@@ -1,0 +1,119 @@
+//! Runs every section, each in a process of its own, and says how the numbers stand to what they should be.
+//!
+//! ```text
+//! bench [--quick] [--data DIR] [--out DIR] [SECTION...]
+//! bench --section NAME [--quick] [--data DIR]      one section here, its numbers as JSON
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use spanring_benches::sections::{ALL, Run, Section};
+use spanring_benches::targets::{self, Results};
+use spanring_benches::{machine, plot};
+
+const USAGE: &str = "usage: bench [--quick] [--data DIR] [--out DIR] [SECTION...]
+       bench --section NAME [--quick] [--data DIR]";
+
+struct Options {
+    run: Run,
+    out: PathBuf,
+    here: Option<&'static Section>,
+    sections: Vec<&'static Section>,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("bench: {message}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Some(section) = options.here {
+        (section.run)(&options.run).print();
+        return ExitCode::SUCCESS;
+    }
+    match drive(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("bench: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    let mut options =
+        Options { run: Run { quick: false, data }, out, here: None, sections: vec![] };
+    let section = |name: &str| {
+        ALL.iter().find(|section| section.name == name).ok_or_else(|| {
+            let names: Vec<_> = ALL.iter().map(|section| section.name).collect();
+            format!("there is no section {name}; there are: {}", names.join(", "))
+        })
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--quick" => options.run.quick = true,
+            "--data" => options.run.data = value()?.into(),
+            "--out" => options.out = value()?.into(),
+            "--section" => options.here = Some(section(&value()?)?),
+            name if name.starts_with('-') => return Err(format!("there is no option {name}")),
+            name => options.sections.push(section(name)?),
+        }
+    }
+    if options.sections.is_empty() {
+        options.sections = ALL.iter().collect();
+    }
+    Ok(options)
+}
+
+/// Runs the sections; true if every number that must be reached was.
+fn drive(options: &Options) -> Result<bool, String> {
+    let mut results = Results::new();
+    for section in &options.sections {
+        eprintln!("bench: {} ({})", section.name, section.about);
+        results.insert(section.name.to_owned(), measure(section, &options.run)?);
+    }
+    let describe = |path: &Path, error| format!("{}: {error}", path.display());
+    std::fs::create_dir_all(&options.out).map_err(|error| describe(&options.out, error))?;
+    let machine = machine::describe();
+    let json =
+        serde_json::json!({ "machine": machine, "quick": options.run.quick, "results": results });
+    let mut files = vec![("results.json".to_owned(), format!("{json:#}\n"))];
+    files.extend(plot::all(&results));
+    for (name, text) in files {
+        let path = options.out.join(name);
+        std::fs::write(&path, text).map_err(|error| describe(&path, error))?;
+    }
+    println!("{machine}\n");
+    print!("{}", targets::numbers(&results));
+    let (table, reached) = targets::table(&results);
+    print!("\n{table}");
+    println!("\nresults and plots: {}", options.out.display());
+    Ok(reached)
+}
+
+fn measure(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
+    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let mut command = Command::new(program);
+    command.args(["--section", section.name]).arg("--data").arg(&run.data);
+    if run.quick {
+        command.arg("--quick");
+    }
+    let output = command
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| format!("section {}: {error}", section.name))?;
+    if !output.status.success() {
+        return Err(format!("section {} failed: {}", section.name, output.status));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("section {}: its numbers: {error}", section.name))
+}

@@ -1,0 +1,68 @@
+//! Plots as SVG: horizontal bars, which is all that these numbers need.
+
+use std::fmt::Write;
+
+use crate::targets::Results;
+
+const WIDTH: f64 = 760.0;
+const LABEL: f64 = 270.0;
+const ROW: f64 = 24.0;
+
+/// File names and their contents, of what was measured.
+pub fn all(results: &Results) -> Vec<(String, String)> {
+    let mut plots = Vec::new();
+    if let Some(hot) = results.get("hot") {
+        let bars: Vec<_> =
+            ["two clock reads", "bare", "4 attributes", "16 attributes", "one event"]
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), *hot.get(&format!("{name} ns"))?)))
+                .collect();
+        plots.push((
+            "hot.svg".to_owned(),
+            bars_svg("One span, start and end, recorded", "ns", &bars),
+        ));
+    }
+    plots
+}
+
+/// Horizontal bars from zero, each with its number.
+fn bars_svg(title: &str, unit: &str, bars: &[(String, f64)]) -> String {
+    let most = bars.iter().map(|bar| bar.1).fold(f64::MIN_POSITIVE, f64::max);
+    let height = 48.0 + ROW * bars.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"12\" y=\"24\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
+        escape(title)
+    );
+    for (row, (name, value)) in bars.iter().enumerate() {
+        let y = 40.0 + ROW * row as f64;
+        let width = (value / most * (WIDTH - LABEL - 110.0)).max(1.0);
+        let fill = if name.starts_with("spanring") { "#c2410c" } else { "#64748b" };
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\
+             <rect x=\"{LABEL:.0}\" y=\"{:.0}\" width=\"{width:.1}\" height=\"{:.0}\" fill=\"{fill}\"/>\
+             <text x=\"{:.0}\" y=\"{:.0}\">{} {unit}</text>",
+            LABEL - 8.0,
+            y + 15.0,
+            escape(name),
+            y + 3.0,
+            ROW - 8.0,
+            LABEL + width + 6.0,
+            y + 15.0,
+            round(*value),
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn round(value: f64) -> String {
+    if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

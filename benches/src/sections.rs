@@ -1,0 +1,40 @@
+//! The sections: each runs in a process of its own and prints its numbers.
+
+pub mod hot;
+pub mod off;
+pub mod tail;
+pub mod threads;
+
+use crate::measure::Numbers;
+
+/// How a section is to run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Fewer rounds, smaller workloads: the whole takes less than two minutes.
+    pub quick: bool,
+    /// The folder of the recorded traces.
+    pub data: std::path::PathBuf,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its name on the command line and in the results.
+    pub name: &'static str,
+    /// What it measures, in a few words.
+    pub about: &'static str,
+    /// Measures.
+    pub run: fn(&Run) -> Numbers,
+}
+
+/// All sections, in the order in which they run.
+pub const ALL: &[Section] = &[
+    Section { name: "hot", about: "single spans of every shape, in bursts", run: hot::run },
+    Section {
+        name: "off",
+        about: "spans that are not sampled, and tracing disabled",
+        run: off::run,
+    },
+    Section { name: "tail", about: "single spans, one by one: p50, p99, p99.9", run: tail::run },
+    Section { name: "threads", about: "many threads, one flusher", run: threads::run },
+];

@@ -1,0 +1,103 @@
+//! Many threads and one flusher; and what a span costs while the flusher sleeps, works, or starves.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use spanring::{Settings, Span, span};
+use spanring_exporter::Pipeline;
+
+use super::Run;
+use crate::measure::{NullSink, Numbers, cores, median, thread_seconds};
+
+/// Spans of a thread and round: all threads' fit in the budget.
+const SPANS: usize = 4096;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Measures.
+pub fn run(run: &Run) -> Numbers {
+    let pipeline = Pipeline::builder()
+        .settings(Settings::builder().max_spans(1 << 17).build())
+        .sink(NullSink)
+        .install()
+        .expect("nothing else is installed");
+    let mut numbers = Numbers::default();
+    let rounds = if run.quick { 51 } else { 301 };
+    let counts: Vec<usize> = (1..=cores()).collect();
+    // Interleaved, so that what drifts drifts for all.
+    let mut samples = vec![Vec::new(); counts.len()];
+    for _ in 0..rounds {
+        for (&threads, samples) in counts.iter().zip(&mut samples) {
+            samples.push(round(threads, &pipeline));
+        }
+    }
+    for (threads, samples) in counts.iter().zip(&mut samples) {
+        numbers.set(format!("{threads} threads ns"), median(samples));
+    }
+    across(rounds, &pipeline, &mut numbers);
+    wakes(rounds, &pipeline, &mut numbers);
+    assert_eq!(pipeline.stats().engine.dropped.total(), 0, "nothing may be dropped here");
+    numbers
+}
+
+/// Processor time a span, in ns, with so many threads recording at once.
+fn round(threads: usize, pipeline: &Pipeline) -> f64 {
+    let barrier = Barrier::new(threads);
+    let seconds: f64 = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    // The ring and its memory are there before the measured part.
+                    (0..SPANS).for_each(|_| drop(span!("bench.warm")));
+                    pipeline.flush(PATIENCE).expect("the flusher runs");
+                    barrier.wait();
+                    let before = thread_seconds();
+                    (0..SPANS).for_each(|_| drop(span!("bench.threads")));
+                    thread_seconds() - before
+                })
+            })
+            .collect();
+        handles.into_iter().map(|handle| handle.join().expect("it does not panic")).sum()
+    });
+    pipeline.flush(PATIENCE).expect("the flusher runs");
+    seconds * 1e9 / (threads * SPANS) as f64
+}
+
+/// Spans that start on one thread and end on another.
+fn across(rounds: usize, pipeline: &Pipeline, numbers: &mut Numbers) {
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let mut spans = Vec::with_capacity(SPANS);
+        let before = thread_seconds();
+        spans.extend((0..SPANS).map(|_| Span::start("bench.across")));
+        starts.push((thread_seconds() - before) * 1e9 / SPANS as f64);
+        let ended = std::thread::scope(|scope| {
+            let handle = scope.spawn(|| {
+                let before = thread_seconds();
+                drop(spans);
+                thread_seconds() - before
+            });
+            handle.join().expect("it does not panic")
+        });
+        ends.push(ended * 1e9 / SPANS as f64);
+        pipeline.flush(PATIENCE).expect("the flusher runs");
+    }
+    numbers.set("started here, to end elsewhere ns", median(&mut starts));
+    numbers.set("started elsewhere, ended here ns", median(&mut ends));
+}
+
+/// The first span after a pause wakes the flusher; the next ones do not.
+fn wakes(rounds: usize, pipeline: &Pipeline, numbers: &mut Numbers) {
+    let (mut first, mut next) = (Vec::new(), Vec::new());
+    for _ in 0..rounds.min(50) {
+        pipeline.flush(PATIENCE).expect("the flusher runs");
+        // Not a synchronisation: a flusher that still polls makes the first span cheaper, no more.
+        std::thread::sleep(Duration::from_millis(20));
+        for samples in [&mut first, &mut next] {
+            let before = thread_seconds();
+            drop(span!("bench.wake"));
+            samples.push((thread_seconds() - before) * 1e9);
+        }
+    }
+    numbers.set("first span while the flusher sleeps ns", median(&mut first));
+    numbers.set("the span after it ns", median(&mut next));
+}

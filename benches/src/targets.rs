@@ -1,0 +1,136 @@
+//! What the numbers should be, and how they stand to it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Section, name, number.
+pub type Results = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Better {
+    Less,
+    More,
+}
+
+/// A number that must be reached, and one to fight for.
+struct Target {
+    name: &'static str,
+    value: fn(&Results) -> Option<f64>,
+    better: Better,
+    must: f64,
+    goal: f64,
+    unit: &'static str,
+}
+
+fn get(results: &Results, section: &str, name: &str) -> Option<f64> {
+    results.get(section)?.get(name).copied()
+}
+
+macro_rules! number {
+    ($section:literal, $name:literal) => {
+        |results| get(results, $section, $name)
+    };
+    ($section:literal, $name:literal / $other:literal) => {
+        |results| Some(get(results, $section, $name)? / get(results, $section, $other)?)
+    };
+    ($section:literal, $name:literal - $other:literal) => {
+        |results| Some(get(results, $section, $name)? - get(results, $section, $other)?)
+    };
+}
+
+const fn less(
+    name: &'static str,
+    value: fn(&Results) -> Option<f64>,
+    must: f64,
+    goal: f64,
+    unit: &'static str,
+) -> Target {
+    Target { name, value, better: Better::Less, must, goal, unit }
+}
+
+const TARGETS: &[Target] = &[
+    less(
+        "(a) bare span / two clock reads",
+        number!("hot", "bare ns" / "two clock reads ns"),
+        1.3,
+        1.15,
+        "x",
+    ),
+    less(
+        "(a) 4 attributes / two clock reads",
+        number!("hot", "4 attributes ns" / "two clock reads ns"),
+        1.75,
+        1.5,
+        "x",
+    ),
+    less(
+        "not sampled, child, above a loop",
+        number!("off", "not sampled, child ns"),
+        7.0,
+        5.0,
+        "ns",
+    ),
+    less(
+        "not sampled, root, above a loop",
+        number!("off", "not sampled, root ns"),
+        12.0,
+        9.0,
+        "ns",
+    ),
+    less("disabled, above a loop", number!("off", "disabled ns"), 1.5, 1.0, "ns"),
+    less(
+        "p99.9 of a span above the clock's",
+        number!("tail", "span p99.9 ns" - "clock p99.9 ns"),
+        2000.0,
+        1000.0,
+        "ns",
+    ),
+    less(
+        "CPU time a span, 2 threads / 1",
+        number!("threads", "2 threads ns" / "1 threads ns"),
+        1.15,
+        1.05,
+        "x",
+    ),
+];
+
+/// All numbers, section by section.
+pub fn numbers(results: &Results) -> String {
+    let mut text = String::new();
+    for (section, numbers) in results {
+        let _ = writeln!(text, "{section}");
+        for (name, value) in numbers {
+            let _ = writeln!(text, "  {name:<58}{value:>14.2}");
+        }
+    }
+    text
+}
+
+/// The targets and how the numbers stand to them, and whether every one that was measured is
+/// reached where it must be.
+pub fn table(results: &Results) -> (String, bool) {
+    let mut text =
+        format!("{:<40}{:>12}{:>10}{:>10}  {}\n", "target", "measured", "must", "goal", "reached");
+    let mut all = true;
+    for target in TARGETS {
+        let Some(value) = (target.value)(results) else { continue };
+        let reaches = |bound: f64| match target.better {
+            Better::Less => value <= bound,
+            Better::More => value >= bound,
+        };
+        let reached = match (reaches(target.must), reaches(target.goal)) {
+            (_, true) => "goal",
+            (true, false) => "must",
+            (false, false) => "missed",
+        };
+        all &= reaches(target.must);
+        let unit = target.unit;
+        let _ = writeln!(
+            text,
+            "{:<40}{value:>10.2} {unit:<2}{:>9}{:>10}  {reached}",
+            target.name, target.must, target.goal
+        );
+    }
+    (text, all)
+}
