@@ -28,6 +28,21 @@ pub fn ticks() -> u64 {
     ticks_cold()
 }
 
+/// Whether [`ticks`] is a plain read of the CPU's counter, so that [`counter_ticks`] may be called instead.
+pub(crate) fn is_counter() -> bool {
+    source() == TSC
+}
+
+/// [`ticks`], by somebody who knows that it is a plain read of the CPU's counter.
+#[inline(always)]
+pub(crate) fn counter_ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction.
+    return unsafe { std::arch::x86_64::_rdtsc() };
+    #[cfg(not(target_arch = "x86_64"))]
+    ticks()
+}
+
 #[inline(never)]
 fn ticks_cold() -> u64 {
     #[cfg(target_arch = "x86_64")]

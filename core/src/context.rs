@@ -94,13 +94,14 @@ pub(crate) mod bit {
 
 /// A span context as threads keep and pass it: counters, or raw IDs where a bit says so.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Ctx {
     pub(crate) trace_lo: u64,
-    pub(crate) trace_hi: u64,
-    pub(crate) span: u64,
     /// The keys of the counters; null if both IDs are raw, or if there is no context.
     pub(crate) keys: *const Keys,
+    pub(crate) trace_hi: u64,
     pub(crate) trace_state: TraceState,
+    pub(crate) span: u64,
     /// W3C trace flags in the low byte, [`bit`]s above.
     pub(crate) flags: u32,
 }

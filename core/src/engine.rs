@@ -374,6 +374,10 @@ impl Engine {
         ring.keys.set(self.keys);
         ring.parent_based.set(sampler.parent_based);
         ring.root_mode.set(sampler.mode());
+        let short = crate::clock::is_counter() && crate::sync::barrier::is_light_free();
+        ring.short_end.set(if short { self } else { std::ptr::null() });
+        ring.short_root.set(if short { crate::span::root_flags(sampler.mode()) } else { 0 });
+        ring.short_child.set(short && sampler.parent_based);
     }
 
     pub(crate) fn sampler(&self) -> arc_swap::Guard<std::sync::Arc<Sampler>> {

@@ -141,6 +141,12 @@ impl StaticStr {
         }
     }
 
+    /// The number if it is known already, else zero.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> u32 {
+        self.interned.load(Ordering::Acquire)
+    }
+
     #[doc(hidden)]
     #[inline(always)]
     pub fn text(&self) -> &'static str {

@@ -171,8 +171,10 @@ fn item_words(word: u64) -> usize {
 /// The items of one span under construction: attributes, events, links and the rest.
 ///
 /// Owns its large values and its overflow buffer; dropping it releases both.
+#[repr(C)]
 pub struct Payload {
     limits: &'static SpanLimits,
+    heap: Option<Box<scratch::Block>>,
     /// Words in use, in `inline` or in `heap`.
     len: u32,
     attributes: u32,
@@ -184,7 +186,10 @@ pub struct Payload {
     has_large: bool,
     /// Set when a write found no room; the operation that began it rolls back.
     overflowed: bool,
-    heap: Option<Box<scratch::Block>>,
+    /// Not zero once there is something that a plain copy of the items does not do justice to: one was
+    /// dropped, one owns memory, they moved to the heap, or the span says so.
+    /// (16 bits: so that this and the six words before are cleared by one store.)
+    special: u16,
     inline: [MaybeUninit<u64>; INLINE_WORDS],
 }
 
@@ -215,6 +220,7 @@ impl Payload {
             (&raw mut (*this).dropped_links).write(0);
             (&raw mut (*this).has_large).write(false);
             (&raw mut (*this).overflowed).write(false);
+            (&raw mut (*this).special).write(0);
             (&raw mut (*this).heap).write(None);
         }
     }
@@ -241,6 +247,18 @@ impl Payload {
     #[inline(always)]
     pub(crate) fn has_large(&self) -> bool {
         self.has_large
+    }
+
+    /// Whether the items are all in the payload itself, own nothing, none was dropped, and the span has
+    /// not been [marked](Self::mark_special).
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.special == 0
+    }
+
+    /// The span's end must look at everything.
+    pub(crate) fn mark_special(&mut self) {
+        self.special = 1;
     }
 
     /// The items as words.
@@ -293,6 +311,7 @@ impl Payload {
             let mut block = scratch::take();
             block.extend_from_slice(self.words());
             self.heap = Some(block);
+            self.special = 1;
         }
         self.len += count as u32;
         let block = self.heap.as_mut().expect("set above");
@@ -350,6 +369,7 @@ impl Payload {
             return;
         }
         self.has_large = true;
+        self.special = 1;
         // SAFETY: `grow` gave `1 + LARGE_WORDS` words, as many as `Bytes` takes, aligned to 8.
         unsafe {
             at.write(item(tag, 0, key));
@@ -527,6 +547,7 @@ impl Payload {
     #[cold]
     fn attribute_refused(&mut self) {
         self.dropped_attributes += 1;
+        self.special = 1;
         self.limits.count_attribute_dropped();
     }
 
@@ -622,6 +643,7 @@ impl Payload {
     ) {
         if self.events >= self.limits.event_count() {
             self.dropped_events += 1;
+            self.special = 1;
             return;
         }
         let tag = if wall { tag::EVENT_WALL } else { tag::EVENT };
@@ -645,6 +667,7 @@ impl Payload {
             self.events += 1;
         } else {
             self.dropped_events += 1;
+            self.special = 1;
         }
     }
 
@@ -653,6 +676,7 @@ impl Payload {
     pub fn link(&mut self, link: &LinkWords<'_>, fill: impl FnOnce(&mut Attributes<'_>)) {
         if self.links >= self.limits.link_count() {
             self.dropped_links += 1;
+            self.special = 1;
             return;
         }
         let limit = self.limits.link_attribute_count();
@@ -669,6 +693,7 @@ impl Payload {
             self.links += 1;
         } else {
             self.dropped_links += 1;
+            self.special = 1;
         }
     }
 
@@ -743,25 +768,37 @@ impl Payload {
     /// the payload.
     #[inline(always)]
     pub(crate) unsafe fn move_to(&mut self, to: *mut Cell) {
-        type Words = [MaybeUninit<u64>; CELL_WORDS];
         if self.heap.is_none() {
-            // Fixed sizes compile to a few vector moves; words past `len` are indeterminate in both
-            // places and never read.
-            let from = self.inline.as_ptr().cast::<Words>();
-            let to = to.cast::<Words>();
-            // SAFETY: `inline` is two cells long; `to` has room for as many cells as `len` needs.
-            unsafe {
-                to.write(from.read());
-                if self.len() > CELL_WORDS {
-                    to.add(1).write(from.add(1).read());
-                }
-            }
+            // SAFETY: as promised to us.
+            unsafe { self.copy_inline(to) };
         } else {
             let words = self.words();
             // SAFETY: the caller's promise.
             unsafe { std::ptr::copy_nonoverlapping(words.as_ptr(), to.cast(), words.len()) };
         }
         self.forget();
+    }
+
+    /// Copies the items, all of which are in the payload itself.
+    ///
+    /// # Safety
+    ///
+    /// As for [`move_to`](Self::move_to). Afterwards, one of the two copies is not used as the owner of
+    /// large values.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_inline(&self, to: *mut Cell) {
+        type Words = [MaybeUninit<u64>; CELL_WORDS];
+        // Fixed sizes compile to a few vector moves; words past `len` are indeterminate in both places
+        // and never read.
+        let from = self.inline.as_ptr().cast::<Words>();
+        let to = to.cast::<Words>();
+        // SAFETY: `inline` is two cells long; `to` has room for as many cells as `len` needs.
+        unsafe {
+            to.write(from.read());
+            if self.len() > CELL_WORDS {
+                to.add(1).write(from.add(1).read());
+            }
+        }
     }
 
     /// Empties the payload without dropping its large values.

@@ -196,18 +196,60 @@ impl Ring {
         }
         self.busy.store(1, Ordering::Relaxed);
         barrier::light();
-        let head = self.head.load(Ordering::Relaxed);
-        let credit = (head as i64) < self.limit.load(Ordering::Relaxed);
-        let cursor = self.cursor.get();
-        // Both are null without a segment, so the difference is zero then.
-        let room = (self.end.get() as usize - cursor as usize) / size_of::<CellSlot>();
-        if !(credit && room >= cells) {
+        if !self.is_ready(cells) {
             // SAFETY: as promised to us.
             if let Err(refused) = unsafe { self.prepare(host, cells, urgent) } {
                 self.busy.store(0, Ordering::Release);
                 return Err(refused);
             }
         }
+        // SAFETY: there is a credit and room; the rest as promised to us.
+        unsafe { self.publish(cells, write) };
+        Ok(())
+    }
+
+    /// As [`record`](Self::record), where that takes no more than writing the record; else it does
+    /// nothing and returns false.
+    ///
+    /// # Safety
+    ///
+    /// As for `record`, and the light barrier [is free](barrier::is_light_free).
+    #[inline(always)]
+    pub(crate) unsafe fn try_record(&self, cells: usize, write: impl FnOnce(*mut Cell)) -> bool {
+        if self.busy.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        self.busy.store(1, Ordering::Relaxed);
+        barrier::light_free();
+        if !self.is_ready(cells) {
+            self.busy.store(0, Ordering::Release);
+            return false;
+        }
+        // SAFETY: as in `record`.
+        unsafe { self.publish(cells, write) };
+        true
+    }
+
+    /// Whether there is a credit, and room for `cells` in the segment.
+    #[inline(always)]
+    fn is_ready(&self, cells: usize) -> bool {
+        let head = self.head.load(Ordering::Relaxed) as i64;
+        head < self.limit.load(Ordering::Relaxed)
+            && self.end.get() as usize - self.cursor.get() as usize >= cells * size_of::<CellSlot>()
+    }
+
+    /// Cells left in the segment; none without one, since both ends are null then.
+    #[inline(always)]
+    fn room(&self) -> usize {
+        (self.end.get() as usize - self.cursor.get() as usize) / size_of::<CellSlot>()
+    }
+
+    /// # Safety
+    ///
+    /// As for `record`; `busy` is set, and there are a credit and room.
+    #[inline(always)]
+    unsafe fn publish(&self, cells: usize, write: impl FnOnce(*mut Cell)) {
+        let head = self.head.load(Ordering::Relaxed);
         let cursor = self.cursor.get();
         // SAFETY: `cells` cells from `cursor` lie in our segment, before `end`, and the consumer reads
         // them only after the store of `head` below.
@@ -216,7 +258,6 @@ impl Ring {
         self.cursor.set(unsafe { cursor.add(cells) });
         self.head.store(head + 1, Ordering::Release);
         self.busy.store(0, Ordering::Release);
-        Ok(())
     }
 
     /// Sees to it that there is a credit and room for `cells`.
@@ -253,7 +294,7 @@ impl Ring {
                 host.budget().give(taken.credits);
             }
         }
-        let room = (self.end.get() as usize - self.cursor.get() as usize) / size_of::<CellSlot>();
+        let room = self.room();
         if room >= cells {
             return Ok(());
         }

@@ -64,7 +64,7 @@ pub(crate) fn clear() {
 }
 
 #[cfg(not(spanring_loom))]
-pub(crate) use blocks::{give_block, take_block};
+pub(crate) use blocks::{give_block, take_block, try_take_block};
 
 /// Blocks of spans. (Loom's tests have no spans.)
 #[cfg(not(spanring_loom))]
@@ -76,29 +76,32 @@ mod blocks {
 
     thread_local! {
         static STOCK: Stock =
-            const { Stock { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } };
+            const { Stock { first: Cell::new(ptr::null_mut()) } };
     }
 
     /// Blocks of ended spans that one thread keeps.
     const BLOCKS_MAX: u32 = 128;
 
+    /// A list; each block knows how many lie behind it.
     struct Stock {
         first: Cell<*mut SpanBlock>,
-        count: Cell<u32>,
     }
 
     /// A block for a new span; its fields are not initialised.
     #[inline(always)]
     pub(crate) fn take_block() -> NonNull<SpanBlock> {
-        STOCK.with(|stock| match NonNull::new(stock.first.get()) {
-            Some(block) => {
-                // SAFETY: a block in the stock belongs to nobody else, and its `next` was set when it was
-                // put there.
-                stock.first.set(unsafe { (*block.as_ptr()).next });
-                stock.count.set(stock.count.get() - 1);
-                block
-            }
-            None => allocate_block(),
+        try_take_block().unwrap_or_else(allocate_block)
+    }
+
+    /// A recycled block, if there is one; its fields are not initialised.
+    #[inline(always)]
+    pub(crate) fn try_take_block() -> Option<NonNull<SpanBlock>> {
+        STOCK.with(|stock| {
+            let block = NonNull::new(stock.first.get())?;
+            // SAFETY: a block in the stock belongs to nobody else, and its `next` was set when it was
+            // put there.
+            stock.first.set(unsafe { (*block.as_ptr()).next });
+            Some(block)
         })
     }
 
@@ -113,13 +116,18 @@ mod blocks {
     #[inline(always)]
     pub(crate) fn give_block(block: NonNull<SpanBlock>) {
         STOCK.with(|stock| {
-            if stock.count.get() == BLOCKS_MAX {
+            let first = stock.first.get();
+            // SAFETY: null, or a block in the stock, whose `behind` was set when it was put there.
+            let behind = unsafe { first.as_ref() }.map_or(0, |first| first.behind + 1);
+            if behind == BLOCKS_MAX {
                 return free_block(block);
             }
             // SAFETY: the caller gives the block up.
-            unsafe { (*block.as_ptr()).next = stock.first.get() };
+            unsafe {
+                (*block.as_ptr()).next = first;
+                (*block.as_ptr()).behind = behind;
+            }
             stock.first.set(block.as_ptr());
-            stock.count.set(stock.count.get() + 1);
         });
     }
 
@@ -137,7 +145,6 @@ mod blocks {
                 stock.first.set(unsafe { (*block.as_ptr()).next });
                 free_block(block);
             }
-            stock.count.set(0);
         });
     }
 }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use crate::context::{Ctx, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState, bit};
 use crate::engine::{Engine, Reason};
-use crate::intern::{Interned, StaticStr};
+use crate::intern::StaticStr;
 use crate::record::{
     Attributes, Cell, Header, INLINE_WORDS_MAX, LinkWords, Payload, block_to_words, flag,
 };
@@ -23,6 +23,8 @@ use crate::{IntoValue, Key, Tracer, clock, scratch};
 
 const SAMPLED: u32 = TraceFlags::SAMPLED.0 as u32;
 const RANDOM: u32 = TraceFlags::RANDOM.0 as u32;
+/// Flags of a context that a child in the same process takes over.
+const INHERITED: u32 = bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID;
 
 /// A span that is being made: ended when dropped, on whichever thread.
 ///
@@ -51,24 +53,97 @@ pub struct Span {
 
 /// What a live span has: a block of memory of its own, from a stock that each thread keeps.
 ///
-/// Fields that the record has, too, are kept in its form.
+/// Fields that the record has, too, are kept in its form. Words that lie side by side in the record do
+/// not here, nor in [`Ctx`]: they would be copied in pairs, and a pair that was written as two words a
+/// moment ago takes longer to read than all the rest of an end.
+#[repr(C)]
 pub(crate) struct Block {
-    /// The next block in the thread's stock, while it lies there.
-    pub(crate) next: *mut Block,
-    /// Null if the span does not record; then of all below only `frame` is initialised.
-    engine: *const Engine,
     /// The span's context, and its place on the stack of current ones while a guard owns it.
     frame: Frame,
-    name: u32,
-    scope: u16,
-    flags: u16,
-    kind: SpanKind,
-    status: StatusCode,
-    end: u64,
+    /// Null if the span does not record; then of all below nothing is initialised.
+    engine: *const Engine,
     start: u64,
+    /// Name, scope and flags.
+    place: Place,
     parent: u64,
+    /// The next block in the thread's stock, while it lies there.
+    pub(crate) next: *mut Block,
+    /// Given by the user, with `flag::END_WALL`.
+    end: u64,
+    kinds: Kinds,
+    /// Blocks that lie behind this one in the stock.
+    pub(crate) behind: u32,
     payload: MaybeUninit<Payload>,
 }
+
+/// Name, scope and flags of a record, as they lie in its header: written and copied as one word.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
+impl Place {
+    #[inline(always)]
+    fn new(name: u32, scope: u16, flags: u16) -> Self {
+        Place(u64::from(name) | u64::from(scope) << 32 | u64::from(flags) << 48)
+    }
+
+    #[inline(always)]
+    fn name(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn scope(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    #[inline(always)]
+    fn flags(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    fn set_name(&mut self, name: u32) {
+        *self = Place::new(name, self.scope(), self.flags());
+    }
+
+    fn add_flag(&mut self, flag: u16) {
+        self.0 |= u64::from(flag) << 48;
+    }
+}
+
+/// Kind, status and trace flags of a record, likewise; the number of its payload's words goes above.
+#[derive(Clone, Copy)]
+struct Kinds(u32);
+
+impl Kinds {
+    #[inline(always)]
+    fn new(kind: SpanKind, context_flags: u32) -> Self {
+        Kinds(kind as u32 | (context_flags & 0xff) << 8)
+    }
+
+    fn status(self) -> u8 {
+        (self.0 >> 4) as u8 & 0xf
+    }
+
+    fn set_kind(&mut self, kind: SpanKind) {
+        self.0 = self.0 & !0xf | kind as u32;
+    }
+
+    fn set_status(&mut self, status: StatusCode) {
+        self.0 = self.0 & !0xf0 | (status as u32) << 4;
+    }
+}
+
+#[cfg(target_endian = "big")]
+compile_error!("`Place` and `Kinds` lie as in the header on little-endian machines only");
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Header, name) == 48 && offset_of!(Header, scope) == 52);
+    assert!(offset_of!(Header, flags) == 54 && offset_of!(Header, kind_status) == 56);
+    assert!(offset_of!(Header, trace_flags) == 57 && offset_of!(Header, payload_words) == 58);
+    assert!(offset_of!(Header, trace_hi) == 8 && offset_of!(Header, span) == 16);
+    assert!(offset_of!(Header, parent) == 24 && offset_of!(Header, start) == 32);
+    assert!(offset_of!(Header, end) == 40 && offset_of!(Header, reserved) == 60);
+};
 
 // SAFETY: `engine` is null or points to an engine, which is Sync and never freed; everything else in
 // the block is owned by the span.
@@ -206,10 +281,13 @@ macro_rules! span_methods {
         /// Sets the status. `Ok` is final; `Unset` changes nothing; the message counts for errors only.
         pub fn set_status(&mut self, status: StatusCode, message: &str) -> &mut Self {
             if let Some(block) = self.recording()
-                && block.status != StatusCode::Ok
+                && block.kinds.status() != StatusCode::Ok as u8
                 && status != StatusCode::Unset
             {
-                block.status = status;
+                block.kinds.set_status(status);
+                if status == StatusCode::Error {
+                    block.payload().mark_special();
+                }
                 block.payload().status_message(if status == StatusCode::Error {
                     message
                 } else {
@@ -236,7 +314,7 @@ macro_rules! span_methods {
         /// Sets the kind.
         pub fn set_kind(&mut self, kind: SpanKind) -> &mut Self {
             if let Some(block) = self.recording() {
-                block.kind = kind;
+                block.kinds.set_kind(kind);
             }
             self
         }
@@ -251,14 +329,16 @@ macro_rules! span_methods {
                 };
                 match (interned, name) {
                     (None, Key::Str(text)) => {
-                        block.name = 0;
+                        block.place.set_name(0);
                         block.payload().name(text);
                     }
                     (interned, _) => {
-                        if block.name == 0 {
+                        if block.place.name() == 0 {
                             block.payload().name("");
                         }
-                        block.name = interned.map_or(block.name, Interned::get);
+                        if let Some(name) = interned {
+                            block.place.set_name(name.get());
+                        }
                     }
                 }
             }
@@ -269,7 +349,8 @@ macro_rules! span_methods {
         /// held in reserve.
         pub fn set_critical(&mut self) -> &mut Self {
             if let Some(block) = self.recording() {
-                block.flags |= flag::CRITICAL;
+                block.place.add_flag(flag::CRITICAL);
+                block.payload().mark_special();
             }
             self
         }
@@ -362,7 +443,7 @@ impl Span {
             // A parent of this process and generation; its span ID is a counter, its trace's may be raw.
             trace_lo = parent.trace_lo;
             trace_hi = parent.trace_hi;
-            context_flags = parent.flags & (bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID);
+            context_flags = parent.flags & INHERITED;
             parent_id = parent.span;
             flags = if parent.flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
             sampled = parent.is_sampled();
@@ -370,7 +451,7 @@ impl Span {
             trace_lo = counter;
             trace_hi = 0;
             sampled = ring.root_mode.get() == Mode::On;
-            context_flags = RANDOM | bit::VALID | if sampled { SAMPLED } else { 0 };
+            context_flags = root_flags(ring.root_mode.get());
             parent_id = 0;
             flags = 0;
         } else {
@@ -385,38 +466,28 @@ impl Span {
         }
         let block = scratch::take_block();
         let this = block.as_ptr();
+        let context =
+            Ctx { trace_lo, trace_hi, span: counter, keys, trace_state, flags: context_flags };
         // SAFETY: the block is ours, and what it held is not initialised. All fields that the span has
-        // are written here. A ring that spans begin on has an engine, which is never freed.
+        // are written here.
         unsafe {
-            (&raw mut (*this).frame.context).write(Ctx {
-                trace_lo,
-                trace_hi,
-                span: counter,
-                keys,
-                trace_state,
-                flags: context_flags,
-            });
+            (&raw mut (*this).frame.context).write(context);
+            Block::begin(this, ring, sampled);
             if !sampled {
-                (*this).engine = std::ptr::null();
                 return Span { block: Some(block) };
             }
-            let engine = ring.engine.get();
-            (*this).engine = engine;
-            Payload::begin((&raw mut (*this).payload).cast(), &(*engine).limits);
-            (*this).scope = scope;
-            (*this).flags = flags;
-            (&raw mut (*this).kind).write(kind);
-            (&raw mut (*this).status).write(StatusCode::Unset);
+            (*this).kinds = Kinds::new(kind, context_flags);
             (*this).parent = parent_id;
             let interned = match name {
                 Name::Static(name) => name.interned(),
                 Name::Key(Key::Interned(name)) => Some(name),
                 Name::Key(Key::Str(name)) => crate::intern::lookup(name),
             };
-            (*this).name = match interned {
+            let name = match interned {
                 Some(name) => name.get(),
                 None => Self::name_inline((*this).payload.assume_init_mut(), name),
             };
+            (*this).place = Place::new(name, scope, flags);
             (*this).start = clock::ticks();
         }
         Span { block: Some(block) }
@@ -507,7 +578,161 @@ impl Span {
     }
 }
 
+/// Context flags of a root about which a sampler in this mode need not be asked; else zero.
+pub(crate) fn root_flags(mode: Mode) -> u32 {
+    match mode {
+        Mode::Ask => 0,
+        Mode::On => RANDOM | bit::VALID | SAMPLED,
+        Mode::Off => RANDOM | bit::VALID,
+    }
+}
+
 impl Block {
+    /// Writes the engine, null for a span that is not `sampled`, and an empty payload.
+    ///
+    /// # Safety
+    ///
+    /// The block is the caller's, and what it held is not initialised. The ring has an engine.
+    #[inline(always)]
+    unsafe fn begin(this: *mut Block, ring: &ThreadRing, sampled: bool) {
+        // SAFETY: the caller's promise; an engine is never freed.
+        unsafe {
+            if !sampled {
+                (*this).engine = std::ptr::null();
+                return;
+            }
+            let engine = ring.engine.get();
+            (*this).engine = engine;
+            Payload::begin((&raw mut (*this).payload).cast(), &(*engine).limits);
+        }
+    }
+
+    /// Begins a span on the short way, current at once: on a thread whose ring is up to date, with a
+    /// recycled block, under a parent of this process or none, and without asking the sampler. `None`,
+    /// and nothing done but perhaps a counter skipped, if any of this is not so.
+    ///
+    /// It makes no call, so that its caller needs no stack; everything else is a tail call away.
+    #[inline(always)]
+    fn try_start(
+        local: &Local,
+        name: &'static StaticStr,
+        kind: SpanKind,
+        epoch: u32,
+    ) -> Option<NonNull<Block>> {
+        let ring = local.ring();
+        let name = name.known();
+        if ring.epoch.get() != epoch {
+            return None;
+        }
+        let keys = ring.keys.get();
+        let top = local.top();
+        // Each way writes what it has at once, so that few registers do.
+        let (block, context_flags);
+        if top.is_null() {
+            context_flags = ring.short_root.get();
+            if context_flags == 0 || (name == 0 && context_flags & SAMPLED != 0) {
+                return None;
+            }
+            let counter = ring.take_counter()?;
+            block = scratch::try_take_block()?;
+            let this = block.as_ptr();
+            // SAFETY: as in `create_on`.
+            unsafe {
+                (*this).frame.context.trace_lo = counter;
+                (*this).frame.context.trace_hi = 0;
+                (*this).frame.context.span = counter;
+                (*this).parent = 0;
+                (*this).place = Place::new(name, 0, 0);
+            }
+        } else {
+            // SAFETY: the frame on top of the stack is alive, and no block of the stock.
+            let current = unsafe { &(*top).context };
+            context_flags = current.flags & INHERITED;
+            if !(std::ptr::eq(current.keys, keys)
+                && ring.short_child.get()
+                && current.trace_state.is_empty())
+                || (name == 0 && context_flags & SAMPLED != 0)
+            {
+                return None;
+            }
+            let counter = ring.take_counter()?;
+            block = scratch::try_take_block()?;
+            let this = block.as_ptr();
+            let flags = if context_flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
+            // SAFETY: as in `create_on`.
+            unsafe {
+                (*this).frame.context.trace_lo = current.trace_lo;
+                (*this).frame.context.trace_hi = current.trace_hi;
+                (*this).frame.context.span = counter;
+                (*this).parent = current.span;
+                (*this).place = Place::new(name, 0, flags);
+            }
+        }
+        let this = block.as_ptr();
+        // SAFETY: as in `create_on`; the block stays where it is until the guard pops it.
+        unsafe {
+            (*this).frame.context.keys = keys;
+            (&raw mut (*this).frame.context.trace_state).write(TraceState(None));
+            (*this).frame.context.flags = context_flags;
+            local.push(&raw mut (*this).frame);
+            let sampled = context_flags & SAMPLED != 0;
+            Block::begin(this, ring, sampled);
+            if sampled {
+                (*this).kinds = Kinds::new(kind, context_flags);
+                (*this).start = clock::counter_ticks();
+            }
+        }
+        Some(block)
+    }
+
+    /// Ends a span on the short way: nothing about it is out of the ordinary, it is on top of the stack
+    /// if it is on it, and the ring has a credit and room. Else it does nothing and returns false.
+    ///
+    /// # Safety
+    ///
+    /// As for [`end`](Self::end).
+    #[inline(always)]
+    unsafe fn try_end(this: NonNull<Block>, pop: bool) -> bool {
+        let local = local();
+        let block = this.as_ptr();
+        // SAFETY: the caller's promise; until the block is given back nobody else uses it. Through the
+        // pointer, since the stack reaches the frame by its own.
+        unsafe {
+            if !(*block).frame.context.trace_state.is_empty()
+                || (pop && !std::ptr::eq(local.top(), &raw const (*block).frame))
+            {
+                return false;
+            }
+            let engine = (*block).engine;
+            if !engine.is_null() {
+                let ring = local.ring();
+                if ring.short_end.get() != engine {
+                    return false;
+                }
+                let end = clock::counter_ticks();
+                let payload = (*block).payload.assume_init_ref();
+                if !payload.is_plain() {
+                    return false;
+                }
+                let words = payload.len();
+                let written = ring.ring.try_record(1 + words.div_ceil(8), |cell: *mut Cell| {
+                    Block::write_header(block, end, cell.cast());
+                    if words > 0 {
+                        payload.copy_inline(cell.add(1));
+                    }
+                });
+                if !written {
+                    return false;
+                }
+            }
+            if pop {
+                local.pop_top(&raw mut (*block).frame);
+            }
+        }
+        scratch::give_block(this);
+        true
+    }
+
     #[inline(always)]
     fn payload(&mut self) -> &mut Payload {
         // SAFETY: only spans that record ask for their payload, and they have one.
@@ -516,14 +741,15 @@ impl Block {
 
     fn set_end(&mut self, time: WallTime) {
         self.end = time.0;
-        self.flags |= flag::END_WALL;
+        self.place.add_flag(flag::END_WALL);
+        self.payload().mark_special();
     }
 
     /// Writes the record of a span that records. Only the context is left afterwards.
     #[inline(always)]
     fn finish(&mut self, now: u64) {
         let engine = std::mem::replace(&mut self.engine, std::ptr::null());
-        if self.flags & flag::END_WALL == 0 {
+        if self.place.flags() & flag::END_WALL == 0 {
             self.end = now;
         }
         if !self.frame.context.trace_state.is_empty() {
@@ -549,28 +775,43 @@ impl Block {
         self.payload().trace_state(trace_state.as_str());
     }
 
+    /// Writes the record's header, of a span that owns nothing large.
+    ///
+    /// # Safety
+    ///
+    /// `this` is a span that records, and `to` is valid for writes.
     #[inline(always)]
-    fn header(&mut self) -> Header {
-        let large = if self.payload().has_large() { flag::HAS_LARGE } else { 0 };
-        Header {
-            trace_lo: self.frame.context.trace_lo,
-            trace_hi: self.frame.context.trace_hi,
-            span: self.frame.context.span,
-            parent: self.parent,
-            start: self.start,
-            end: self.end,
-            name: self.name,
-            scope: self.scope,
-            flags: self.flags | large,
-            kind_status: self.kind as u8 | (self.status as u8) << 4,
-            trace_flags: self.frame.context.flags as u8,
-            payload_words: self.payload().len() as u16,
-            reserved: 0,
+    unsafe fn write_header(this: *const Block, end: u64, to: *mut Header) {
+        let to = to.cast::<u64>();
+        // Word by word, so that few registers do.
+        // SAFETY: the caller's promise; a header is eight words, as asserted above.
+        unsafe {
+            to.write((*this).frame.context.trace_lo);
+            to.add(1).write((*this).frame.context.trace_hi);
+            to.add(2).write((*this).frame.context.span);
+            to.add(3).write((*this).parent);
+            to.add(4).write((*this).start);
+            to.add(5).write(end);
+            to.add(6).write((*this).place.0);
+            let words = (*this).payload.assume_init_ref().len() as u16;
+            to.add(7).write(u64::from((*this).kinds.0) | u64::from(words) << 16);
         }
     }
 
+    /// The record's header, of any span.
+    fn header(&self) -> Header {
+        let mut header = Header::default();
+        // SAFETY: only spans that record ask for their header.
+        unsafe { Self::write_header(self, self.end, &mut header) };
+        // SAFETY: they have a payload.
+        if unsafe { self.payload.assume_init_ref() }.has_large() {
+            header.flags |= flag::HAS_LARGE;
+        }
+        header
+    }
+
     fn is_urgent(&self) -> bool {
-        self.status == StatusCode::Error || self.flags & flag::CRITICAL != 0
+        self.kinds.status() == StatusCode::Error as u8 || self.place.flags() & flag::CRITICAL != 0
     }
 
     /// Writes the record into the ring; the payload, if it was taken over, is empty afterwards.
@@ -706,7 +947,9 @@ impl Drop for Span {
 #[inline(never)]
 fn end_span(block: NonNull<Block>) {
     // SAFETY: the span gave the block up; a span's block is on no stack.
-    unsafe { Block::end(block, false) };
+    if !unsafe { Block::try_end(block, false) } {
+        end_cold(block, false);
+    }
 }
 
 /// As [`end_span`], for a guard.
@@ -714,7 +957,16 @@ fn end_span(block: NonNull<Block>) {
 fn end_guard(block: NonNull<Block>) {
     // SAFETY: the guard gave the block up, and it is on this thread's stack, because a guard cannot
     // leave its thread.
-    unsafe { Block::end(block, true) };
+    if !unsafe { Block::try_end(block, true) } {
+        end_cold(block, true);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn end_cold(block: NonNull<Block>, pop: bool) {
+    // SAFETY: as in `end_span` and `end_guard`.
+    unsafe { Block::end(block, pop) };
 }
 
 impl std::fmt::Debug for Span {
@@ -749,15 +1001,25 @@ impl SpanGuard {
     #[doc(hidden)]
     #[inline(always)]
     pub fn __start(name: &'static StaticStr, kind: SpanKind) -> Self {
-        if epoch() == 0 {
+        let epoch = epoch();
+        if epoch == 0 {
             return SpanGuard { block: None, not_send: std::marker::PhantomData };
         }
-        Self::start(name, kind)
+        Self::start(name, kind, epoch)
     }
 
     /// One copy for the whole program, as with `end_guard`.
     #[inline(never)]
-    fn start(name: &'static StaticStr, kind: SpanKind) -> Self {
+    fn start(name: &'static StaticStr, kind: SpanKind, epoch: u32) -> Self {
+        match Block::try_start(local(), name, kind, epoch) {
+            Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
+            None => Self::start_cold(name, kind),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_cold(name: &'static StaticStr, kind: SpanKind) -> Self {
         let local = local();
         Self::new(local, Span::create(local, Name::Static(name), Parent::Current, kind, 0))
     }
@@ -871,7 +1133,7 @@ impl SpanBuilder<'_> {
         let mut span = Span::create(local(), name, parent, self.kind, self.scope);
         if let (Some(block), Some(start)) = (span.recording(), self.start_unix_nanos) {
             block.start = start;
-            block.flags |= flag::START_WALL;
+            block.place.add_flag(flag::START_WALL);
         }
         span
     }

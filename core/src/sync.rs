@@ -40,6 +40,17 @@ pub(crate) mod barrier {
             }
         }
 
+        /// Whether `light` costs nothing, so that [`light_free`] may be called instead.
+        pub(crate) fn is_light_free() -> bool {
+            MEMBARRIER.load(Ordering::Relaxed)
+        }
+
+        /// [`light`], by somebody who knows that it is free.
+        #[inline(always)]
+        pub(crate) fn light_free() {
+            compiler_fence(Ordering::SeqCst);
+        }
+
         #[must_use]
         pub(crate) fn heavy() -> bool {
             if MEMBARRIER.load(Ordering::Relaxed) {
@@ -62,6 +73,10 @@ pub(crate) mod barrier {
     mod implementation {
         pub(crate) fn light() {
             loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+        }
+
+        pub(crate) fn light_free() {
+            light();
         }
 
         #[must_use]

@@ -52,6 +52,12 @@ pub(crate) struct ThreadRing {
     pub(crate) epoch: Cell<u32>,
     pub(crate) root_mode: Cell<Mode>,
     pub(crate) parent_based: Cell<bool>,
+    /// `engine`, if its spans may end on the short way; else, or in a fork child, null.
+    pub(crate) short_end: Cell<*const Engine>,
+    /// A root's context flags, if it may begin on the short way; else zero.
+    pub(crate) short_root: Cell<u32>,
+    /// Whether the child of a local parent may.
+    pub(crate) short_child: Cell<bool>,
     /// Drops that this thread has met, by reason. Written by the thread, read by `stats`.
     pub(crate) dropped: [AtomicU64; Reason::COUNT],
     lifetime: Lifetime,
@@ -72,6 +78,9 @@ impl ThreadRing {
             epoch: Cell::new(0),
             root_mode: Cell::new(Mode::Ask),
             parent_based: Cell::new(false),
+            short_end: Cell::new(std::ptr::null()),
+            short_root: Cell::new(0),
+            short_child: Cell::new(false),
             dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
             lifetime: Lifetime::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
@@ -84,8 +93,9 @@ impl ThreadRing {
         self.lifetime.is_retired()
     }
 
+    /// The thread's next counter, unless its block is used up.
     #[inline(always)]
-    fn take_counter(&self) -> Option<u64> {
+    pub(crate) fn take_counter(&self) -> Option<u64> {
         let counter = self.counter_next.get();
         if counter == self.counter_end.get() {
             return None;
@@ -155,6 +165,9 @@ static NO_RING: NoRing = NoRing(ThreadRing {
     epoch: Cell::new(0),
     root_mode: Cell::new(Mode::Ask),
     parent_based: Cell::new(false),
+    short_end: Cell::new(std::ptr::null()),
+    short_root: Cell::new(0),
+    short_child: Cell::new(false),
     dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
     lifetime: Lifetime::none(),
     next: AtomicPtr::new(std::ptr::null_mut()),
@@ -252,8 +265,8 @@ impl Local {
     #[inline(always)]
     pub(crate) unsafe fn pop(&self, frame: *mut Frame) {
         if self.top.get() == frame {
-            // SAFETY: on the stack, so alive.
-            self.top.set(unsafe { (*frame).below });
+            // SAFETY: it is on top.
+            unsafe { self.pop_top(frame) };
         } else {
             // SAFETY: as promised to us.
             unsafe { self.pop_out_of_order(frame) };
@@ -272,6 +285,23 @@ impl Local {
             }
             at = below;
         }
+    }
+
+    /// The top of the stack of current contexts; null if there is none.
+    #[inline(always)]
+    pub(crate) fn top(&self) -> *mut Frame {
+        self.top.get()
+    }
+
+    /// Takes `frame` off the stack.
+    ///
+    /// # Safety
+    ///
+    /// It is on [top](Self::top).
+    #[inline(always)]
+    pub(crate) unsafe fn pop_top(&self, frame: *mut Frame) {
+        // SAFETY: on the stack, so alive.
+        self.top.set(unsafe { (*frame).below });
     }
 
     /// A counter for a new span, taking a new block where the old one is used up.
