@@ -196,7 +196,8 @@ impl Ring {
         }
         self.busy.store(1, Ordering::Relaxed);
         barrier::light();
-        if !self.is_ready(cells) {
+        let head = self.head.load(Ordering::Relaxed);
+        if !self.is_ready(head, cells) {
             // SAFETY: as promised to us.
             if let Err(refused) = unsafe { self.prepare(host, cells, urgent) } {
                 self.busy.store(0, Ordering::Release);
@@ -204,7 +205,7 @@ impl Ring {
             }
         }
         // SAFETY: there is a credit and room; the rest as promised to us.
-        unsafe { self.publish(cells, write) };
+        unsafe { self.publish(head, cells, write) };
         Ok(())
     }
 
@@ -221,20 +222,20 @@ impl Ring {
         }
         self.busy.store(1, Ordering::Relaxed);
         barrier::light_free();
-        if !self.is_ready(cells) {
+        let head = self.head.load(Ordering::Relaxed);
+        if !self.is_ready(head, cells) {
             self.busy.store(0, Ordering::Release);
             return false;
         }
         // SAFETY: as in `record`.
-        unsafe { self.publish(cells, write) };
+        unsafe { self.publish(head, cells, write) };
         true
     }
 
-    /// Whether there is a credit, and room for `cells` in the segment.
+    /// Whether there is a credit for the record after `head`, and room for `cells` in the segment.
     #[inline(always)]
-    fn is_ready(&self, cells: usize) -> bool {
-        let head = self.head.load(Ordering::Relaxed) as i64;
-        head < self.limit.load(Ordering::Relaxed)
+    fn is_ready(&self, head: u64, cells: usize) -> bool {
+        (head as i64) < self.limit.load(Ordering::Relaxed)
             && self.end.get() as usize - self.cursor.get() as usize >= cells * size_of::<CellSlot>()
     }
 
@@ -246,10 +247,9 @@ impl Ring {
 
     /// # Safety
     ///
-    /// As for `record`; `busy` is set, and there are a credit and room.
+    /// As for `record`; `busy` is set, there are a credit and room, and `head` is the ring's.
     #[inline(always)]
-    unsafe fn publish(&self, cells: usize, write: impl FnOnce(*mut Cell)) {
-        let head = self.head.load(Ordering::Relaxed);
+    unsafe fn publish(&self, head: u64, cells: usize, write: impl FnOnce(*mut Cell)) {
         let cursor = self.cursor.get();
         // SAFETY: `cells` cells from `cursor` lie in our segment, before `end`, and the consumer reads
         // them only after the store of `head` below.

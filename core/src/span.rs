@@ -471,10 +471,14 @@ impl Span {
         // SAFETY: the block is ours, and what it held is not initialised. All fields that the span has
         // are written here.
         unsafe {
+            let has_trace_state = !context.trace_state.is_empty();
             (&raw mut (*this).frame.context).write(context);
             Block::begin(this, ring, sampled);
             if !sampled {
                 return Span { block: Some(block) };
+            }
+            if has_trace_state {
+                (*this).payload.assume_init_mut().mark_special();
             }
             (*this).kinds = Kinds::new(kind, context_flags);
             (*this).parent = parent_id;
@@ -698,13 +702,15 @@ impl Block {
         // SAFETY: the caller's promise; until the block is given back nobody else uses it. Through the
         // pointer, since the stack reaches the frame by its own.
         unsafe {
-            if !(*block).frame.context.trace_state.is_empty()
-                || (pop && !std::ptr::eq(local.top(), &raw const (*block).frame))
-            {
+            if pop && !std::ptr::eq(local.top(), &raw const (*block).frame) {
                 return false;
             }
             let engine = (*block).engine;
-            if !engine.is_null() {
+            if engine.is_null() {
+                if !(*block).frame.context.trace_state.is_empty() {
+                    return false;
+                }
+            } else {
                 let ring = local.ring();
                 if ring.short_end.get() != engine {
                     return false;
@@ -716,7 +722,7 @@ impl Block {
                 }
                 let words = payload.len();
                 let written = ring.ring.try_record(1 + words.div_ceil(8), |cell: *mut Cell| {
-                    Block::write_header(block, end, cell.cast());
+                    Block::write_header(block, end, words, cell.cast());
                     if words > 0 {
                         payload.copy_inline(cell.add(1));
                     }
@@ -775,13 +781,13 @@ impl Block {
         self.payload().trace_state(trace_state.as_str());
     }
 
-    /// Writes the record's header, of a span that owns nothing large.
+    /// Writes the record's header, of a span that owns nothing large, with `words` words of payload.
     ///
     /// # Safety
     ///
     /// `this` is a span that records, and `to` is valid for writes.
     #[inline(always)]
-    unsafe fn write_header(this: *const Block, end: u64, to: *mut Header) {
+    unsafe fn write_header(this: *const Block, end: u64, words: usize, to: *mut Header) {
         let to = to.cast::<u64>();
         // Word by word, so that few registers do.
         // SAFETY: the caller's promise; a header is eight words, as asserted above.
@@ -793,18 +799,18 @@ impl Block {
             to.add(4).write((*this).start);
             to.add(5).write(end);
             to.add(6).write((*this).place.0);
-            let words = (*this).payload.assume_init_ref().len() as u16;
-            to.add(7).write(u64::from((*this).kinds.0) | u64::from(words) << 16);
+            to.add(7).write(u64::from((*this).kinds.0) | (words as u64 & 0xffff) << 16);
         }
     }
 
     /// The record's header, of any span.
     fn header(&self) -> Header {
         let mut header = Header::default();
-        // SAFETY: only spans that record ask for their header.
-        unsafe { Self::write_header(self, self.end, &mut header) };
-        // SAFETY: they have a payload.
-        if unsafe { self.payload.assume_init_ref() }.has_large() {
+        // SAFETY: only spans that record ask for their header, and they have a payload.
+        let payload = unsafe { self.payload.assume_init_ref() };
+        // SAFETY: as above.
+        unsafe { Self::write_header(self, self.end, payload.len(), &mut header) };
+        if payload.has_large() {
             header.flags |= flag::HAS_LARGE;
         }
         header
