@@ -25,6 +25,7 @@
 //! - [`export`]: for exporters only.
 
 mod budget;
+mod call_site;
 #[cfg(not(spanring_loom))]
 pub mod clock;
 pub mod context;

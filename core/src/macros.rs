@@ -40,40 +40,59 @@ macro_rules! __span {
         const { $crate::__private::distinct(&[$($key),*]) };
         #[allow(unused_mut, reason = "a span without attributes is not changed")]
         let mut guard = $crate::SpanGuard::__start(&NAME, $kind);
-        $(
-            if guard.is_recording() {
-                static KEY: $crate::__private::StaticStr = $crate::__private::StaticStr::new($key);
-                $crate::__attribute!(guard, &KEY, $value);
-            }
-        )*
+        $crate::__attributes!(guard $(, $key = $value)*);
         guard
     }};
 }
 
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __attribute {
-    ($guard:ident, $key:expr, $value:literal) => {
-        // `concat!` of a string literal is the string itself; of another literal it is not used.
-        if const { $crate::__private::is_string_literal(stringify!($value)) } {
-            static VALUE: $crate::__private::StaticStr =
-                $crate::__private::StaticStr::new(concat!($value));
-            match VALUE.interned() {
-                Some(value) => $guard.__attribute($key, value),
-                None => $guard.__attribute($key, VALUE.text()),
-            }
-        } else {
-            $guard.__attribute($key, $value)
+macro_rules! __attributes {
+    ($guard:ident) => {};
+    ($guard:ident $(, $key:literal = $value:expr)+) => {
+        if $guard.is_recording() {
+            static KNOWN: $crate::__private::Known = $crate::__private::Known::new();
+            $guard.__attributes(&KNOWN, $crate::__attribute_list!($($key = $value),+));
         }
     };
-    ($guard:ident, $key:expr, $value:expr) => {
-        $guard.__attribute($key, $value)
+}
+
+/// The attributes as nested pairs.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __attribute_list {
+    () => { () };
+    ($key:literal = $value:expr $(, $keys:literal = $values:expr)*) => {
+        (
+            {
+                static KEY: $crate::__private::StaticStr = $crate::__private::StaticStr::new($key);
+                $crate::__private::Attribute(&KEY, $crate::__value!($value))
+            },
+            $crate::__attribute_list!($($keys = $values),*),
+        )
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __value {
+    ($value:literal) => {{
+        // `concat!` of a string literal is the string itself; of another literal it is not used.
+        static VALUE: $crate::__private::StaticStr =
+            $crate::__private::StaticStr::new(concat!($value));
+        $crate::__private::Literal::<{ $crate::__private::is_string_literal(stringify!($value)) }, _>(
+            &VALUE, $value,
+        )
+    }};
+    ($value:expr) => {
+        $value
     };
 }
 
 /// What the macros use. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::call_site::{Attribute, Known, Literal};
     pub use crate::intern::StaticStr;
 
     /// Fails to compile if a key occurs twice.

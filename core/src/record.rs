@@ -25,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use crate::call_site::{AttributeList, Known};
 use crate::intern::{self, Interned};
 use crate::limits::SpanLimits;
 use crate::scratch;
@@ -143,6 +144,83 @@ mod tag {
 const fn item(tag: u8, aux: u32, key: u32) -> u64 {
     debug_assert!(aux < 1 << AUX_BITS);
     tag as u64 | (aux as u64) << 8 | (key as u64) << 32
+}
+
+/// The words of an integer: one if it fits in 24 bits, two if not.
+#[inline(always)]
+fn int_item(key: u32, value: i64) -> (u64, Option<u64>) {
+    const HALF: i64 = 1 << (AUX_BITS - 1);
+    if (-HALF..HALF).contains(&value) {
+        (item(tag::INT_SMALL, value as u32 & ((1 << AUX_BITS) - 1), key), None)
+    } else {
+        (item(tag::INT, 0, key), Some(value as u64))
+    }
+}
+
+/// Where plain items go that are known to fit.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct PlainItems {
+    at: *mut u64,
+}
+
+impl PlainItems {
+    /// # Safety
+    ///
+    /// There is room for a word.
+    #[inline(always)]
+    unsafe fn push(&mut self, word: u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.at.write(word);
+            self.at = self.at.add(1);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// There is room for one word.
+    #[inline(always)]
+    pub(crate) unsafe fn push_bool(&mut self, key: u32, value: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { self.push(item(tag::BOOL, u32::from(value), key)) };
+    }
+
+    /// # Safety
+    ///
+    /// There is room for two words.
+    #[inline(always)]
+    pub(crate) unsafe fn push_int(&mut self, key: u32, value: i64) {
+        let (first, second) = int_item(key, value);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.push(first);
+            if let Some(second) = second {
+                self.push(second);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// There is room for two words.
+    #[inline(always)]
+    pub(crate) unsafe fn push_double(&mut self, key: u32, value: f64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.push(item(tag::DOUBLE, 0, key));
+            self.push(value.to_bits());
+        }
+    }
+
+    /// # Safety
+    ///
+    /// There is room for one word, values are not cut, and `value` is a number of the interner's.
+    #[inline(always)]
+    pub(crate) unsafe fn push_interned(&mut self, key: u32, value: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.push(item(tag::STR_INTERNED, value, key)) };
+    }
 }
 
 const fn item_tag(word: u64) -> u8 {
@@ -392,11 +470,9 @@ impl Payload {
     /// Writes an integer: one word if it fits in 24 bits, two if not.
     #[inline(always)]
     pub(crate) fn push_int(&mut self, key: u32, value: i64) {
-        const HALF: i64 = 1 << (AUX_BITS - 1);
-        if (-HALF..HALF).contains(&value) {
-            self.push1(item(tag::INT_SMALL, value as u32 & ((1 << AUX_BITS) - 1), key));
-        } else {
-            self.push2(item(tag::INT, 0, key), value as u64);
+        match int_item(key, value) {
+            (first, None) => self.push1(first),
+            (first, Some(second)) => self.push2(first, second),
         }
     }
 
@@ -529,6 +605,32 @@ impl Payload {
         if let Some(block) = &mut self.heap {
             block.truncate(len);
         }
+    }
+
+    /// Adds attributes whose keys are not there yet (a call site's own): all at once, without a look at
+    /// each, if they are plain and there is room for all.
+    #[inline(always)]
+    pub(crate) fn attributes_new<L: AttributeList>(&mut self, known: &Known, list: L) {
+        let start = self.len();
+        let is_plain = L::WORDS_MAX <= INLINE_WORDS
+            && self.heap.is_none()
+            && start + L::WORDS_MAX <= INLINE_WORDS
+            && u64::from(self.attributes) + u64::from(L::COUNT)
+                <= u64::from(self.limits.attribute_count())
+            && !self.limits.cuts_values()
+            && known.get();
+        if !is_plain {
+            known.update(&list);
+            return list.write_each(self);
+        }
+        // SAFETY: at most `INLINE_WORDS`.
+        let from = unsafe { self.inline.as_mut_ptr().add(start) }.cast::<u64>();
+        let mut items = PlainItems { at: from };
+        // SAFETY: they are plain, and there is room for all.
+        unsafe { list.write_plain(&mut items) };
+        // SAFETY: both point into `inline`, or to its end.
+        self.len = start as u32 + unsafe { items.at.offset_from(from) } as u32;
+        self.attributes += L::COUNT;
     }
 
     /// Adds an attribute whose key is not there yet (a call site's own keys).

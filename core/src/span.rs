@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::time::SystemTime;
 
+use crate::call_site::{AttributeList, Known};
 use crate::context::{Ctx, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState, bit};
 use crate::engine::{Engine, Reason};
 use crate::intern::StaticStr;
@@ -194,15 +195,12 @@ macro_rules! span_methods {
             self
         }
 
-        /// An attribute of the call site, whose keys are distinct and not yet set.
+        /// The attributes of a call site, whose keys are distinct and not yet set.
         #[doc(hidden)]
         #[inline(always)]
-        pub fn __attribute(&mut self, key: &'static StaticStr, value: impl IntoValue) {
+        pub fn __attributes(&mut self, known: &Known, list: impl AttributeList) {
             if let Some(block) = self.recording() {
-                match key.interned() {
-                    Some(key) => block.payload().attribute_new(key.get(), value),
-                    None => block.payload().attribute_set(Key::Str(key.text()), value),
-                }
+                block.payload().attributes_new(known, list);
             }
         }
 

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use crate::record::Payload;
+use crate::record::{Payload, PlainItems};
 
 /// How deep arrays and maps may nest before what lies below is replaced by null.
 pub const DEPTH_MAX: u32 = 100;
@@ -105,7 +105,38 @@ pub trait IntoValue {
     /// Writes the value under `key` (0 in an array) at the given nesting depth.
     #[doc(hidden)]
     fn write(self, payload: &mut Payload, key: u32, depth: Depth);
+
+    /// Words that [`write_plain`](Self::write_plain) writes at most; [`NOT_PLAIN`] if the value has none
+    /// such.
+    #[doc(hidden)]
+    const PLAIN_WORDS_MAX: usize = NOT_PLAIN;
+
+    /// Whether every value of this call site can be written plainly from now on.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        true
+    }
+
+    /// Writes the value where it is known to fit.
+    ///
+    /// # Safety
+    ///
+    /// There is room for `PLAIN_WORDS_MAX` words, which is not [`NOT_PLAIN`]; values are not cut; and
+    /// a value of the call site has said that it [is plain](Self::is_plain).
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn write_plain(self, items: &mut PlainItems, key: u32)
+    where
+        Self: Sized,
+    {
+        let _ = (items, key);
+        unreachable!("a value that is not plain");
+    }
 }
+
+/// More words than any payload has room for.
+pub(crate) const NOT_PLAIN: usize = 1 << 20;
 
 macro_rules! into_value_int {
     ($($source:ty),*) => {$(
@@ -113,6 +144,14 @@ macro_rules! into_value_int {
             #[inline(always)]
             fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
                 payload.push_int(key, i64::from(self));
+            }
+
+            const PLAIN_WORDS_MAX: usize = 2;
+
+            #[inline(always)]
+            unsafe fn write_plain(self, items: &mut PlainItems, key: u32) {
+                // SAFETY: as promised to us.
+                unsafe { items.push_int(key, i64::from(self)) };
             }
         }
     )*};
@@ -141,12 +180,28 @@ impl IntoValue for bool {
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_bool(key, self);
     }
+
+    const PLAIN_WORDS_MAX: usize = 1;
+
+    #[inline(always)]
+    unsafe fn write_plain(self, items: &mut PlainItems, key: u32) {
+        // SAFETY: as promised to us.
+        unsafe { items.push_bool(key, self) };
+    }
 }
 
 impl IntoValue for f64 {
     #[inline(always)]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_double(key, self);
+    }
+
+    const PLAIN_WORDS_MAX: usize = 2;
+
+    #[inline(always)]
+    unsafe fn write_plain(self, items: &mut PlainItems, key: u32) {
+        // SAFETY: as promised to us.
+        unsafe { items.push_double(key, self) };
     }
 }
 
@@ -199,6 +254,14 @@ impl IntoValue for crate::Interned {
     #[inline(always)]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_interned(key, self);
+    }
+
+    const PLAIN_WORDS_MAX: usize = 1;
+
+    #[inline(always)]
+    unsafe fn write_plain(self, items: &mut PlainItems, key: u32) {
+        // SAFETY: as promised to us.
+        unsafe { items.push_interned(key, self.get()) };
     }
 }
 
