@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spanring::clock;
+use spanring::clock::{self, ClockMap};
 use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 
 /// What a section prints for the driver: a name and a number each, as one JSON object.
@@ -40,6 +40,16 @@ pub fn nanos_per_tick() -> f64 {
         second = clock::Reading::now();
     }
     (second.monotonic - first.monotonic) as f64 / (second.ticks - first.ticks) as f64
+}
+
+/// The map from ticks to wall-clock time, as the flusher makes it.
+pub fn clock_map() -> ClockMap {
+    let first = clock::Reading::now();
+    let mut second = first;
+    while second.monotonic - first.monotonic < 10_000_000 {
+        second = clock::Reading::now();
+    }
+    ClockMap::new(first, second)
 }
 
 /// Processor time of this thread in seconds, so that others on the machine count less.

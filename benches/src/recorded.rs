@@ -17,7 +17,9 @@ const BLOCK: u64 = 1024;
 const TRACE_FLAGS: u8 = 3;
 
 /// A span as it should come back.
+#[derive(Debug)]
 pub struct Expected {
+    /// The span, with the IDs that its counters stand for.
     pub span: SpanData,
 }
 

@@ -1,7 +1,9 @@
 //! The sections: each runs in a process of its own and prints its numbers.
 
+pub mod encode;
 pub mod hot;
 pub mod off;
+pub mod size;
 pub mod tail;
 pub mod threads;
 
@@ -36,5 +38,7 @@ pub const ALL: &[Section] = &[
         run: off::run,
     },
     Section { name: "tail", about: "single spans, one by one: p50, p99, p99.9", run: tail::run },
+    Section { name: "encode", about: "from ring to compressed bytes", run: encode::run },
+    Section { name: "size", about: "bytes a span", run: size::run },
     Section { name: "threads", about: "many threads, one flusher", run: threads::run },
 ];

@@ -49,6 +49,16 @@ const fn less(
     Target { name, value, better: Better::Less, must, goal, unit }
 }
 
+const fn more(
+    name: &'static str,
+    value: fn(&Results) -> Option<f64>,
+    must: f64,
+    goal: f64,
+    unit: &'static str,
+) -> Target {
+    Target { name, value, better: Better::More, must, goal, unit }
+}
+
 const TARGETS: &[Target] = &[
     less(
         "(a) bare span / two clock reads",
@@ -85,6 +95,56 @@ const TARGETS: &[Target] = &[
         2000.0,
         1000.0,
         "ns",
+    ),
+    more("ring to frame, bare", number!("encode", "ring to frame, bare M/s"), 7.0, 12.0, "M/s"),
+    more(
+        "ring to frame, 4 attributes",
+        number!("encode", "ring to frame, 4 attributes M/s"),
+        3.0,
+        5.0,
+        "M/s",
+    ),
+    more(
+        "records to frame, webshop",
+        number!("encode", "records to frame, webshop, level 1 M/s"),
+        1.5,
+        3.0,
+        "M/s",
+    ),
+    less(
+        "bytes a span, Online Boutique, 512",
+        number!("size", "onlineboutique, 512 a batch, level 1 B"),
+        9.0,
+        8.2,
+        "B",
+    ),
+    less(
+        "bytes a span, TrainTicket, 512",
+        number!("size", "trainticket, 512 a batch, level 1 B"),
+        12.0,
+        10.5,
+        "B",
+    ),
+    less(
+        "bytes a span, webshop, 512",
+        number!("size", "webshop, 512 a batch, level 1 B"),
+        20.0,
+        15.0,
+        "B",
+    ),
+    less(
+        "bytes a span, agents, 512",
+        number!("size", "agents, 512 a batch, level 1 B"),
+        50.0,
+        40.0,
+        "B",
+    ),
+    less(
+        "bytes a span, Online Boutique, 50",
+        number!("size", "onlineboutique, 50 a batch, level 1 B"),
+        18.0,
+        14.0,
+        "B",
     ),
     less(
         "CPU time a span, 2 threads / 1",

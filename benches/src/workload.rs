@@ -8,25 +8,40 @@ use spanring_exporter::batch::{self, BatchContext, Encoder, TickClock};
 use spanring_exporter::model::{ResourceData, ScopeData};
 use spanring_exporter::sink::InstanceId;
 
+use crate::measure::clock_map;
 use crate::recorded;
 
 /// What is encoded: records in batches, with what they refer to.
+#[derive(Debug)]
 pub struct Workload {
+    /// The recorded file's name, or what is made up.
     pub name: String,
+    /// The records, batch by batch.
     pub batches: Vec<Records>,
+    /// Resources that the scopes refer to.
     pub resources: Vec<ResourceData>,
+    /// Scopes that the records refer to.
     pub scopes: Vec<ScopeData>,
+    /// Keys of the records' counters.
     pub keys: IdKeys,
 }
 
 impl Workload {
-    fn spans(&self) -> usize {
+    /// Spans in all batches.
+    pub fn spans(&self) -> usize {
         self.batches.iter().map(Records::len).sum()
     }
 }
 
 /// Ticks become time as in the flusher.
-struct Clock(ClockMap);
+#[derive(Debug)]
+pub struct Clock(ClockMap);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock(clock_map())
+    }
+}
 
 impl TickClock for Clock {
     #[inline]
@@ -44,16 +59,8 @@ impl TickClock for Clock {
     }
 }
 
-fn clock_map() -> ClockMap {
-    let first = Reading::now();
-    let mut second = first;
-    while second.monotonic - first.monotonic < 10_000_000 {
-        second = Reading::now();
-    }
-    ClockMap::new(first, second)
-}
-
-fn context<'a>(
+/// What the batch with the number `sequence` is encoded with.
+pub fn context<'a>(
     workload: &'a Workload,
     clock: &'a Clock,
     sequence: u64,
@@ -75,7 +82,11 @@ fn context<'a>(
 }
 
 /// Decodes everything and compares it with what was replayed.
-fn check(workload: &Workload, clock: &Clock, expected: Vec<Vec<recorded::Expected>>) {
+///
+/// # Panics
+///
+/// If anything differs.
+pub fn check(workload: &Workload, clock: &Clock, expected: Vec<Vec<recorded::Expected>>) {
     let mut encoder = Encoder::new().expect("there is memory");
     for (sequence, (records, expected)) in workload.batches.iter().zip(&expected).enumerate() {
         let context = context(workload, clock, sequence as u64, batch::LEVEL_DEFAULT);
@@ -108,12 +119,12 @@ fn default_scope() -> (Vec<ResourceData>, Vec<ScopeData>) {
 }
 
 /// Spans of two call sites without parents, as fast as one thread records them.
-fn bare(size: usize) -> Workload {
+pub fn bare(size: usize) -> Workload {
     made_up("bare", size, |_, _| {})
 }
 
 /// The same with two integers and two static strings each.
-fn four(size: usize) -> Workload {
+pub fn four(size: usize) -> Workload {
     let intern = |text: &str| Interned::new(text).expect("the table has room");
     let keys = ["db.system", "db.operation", "db.rows", "db.shard"].map(intern);
     let systems = [intern("postgresql"), intern("mysql")];

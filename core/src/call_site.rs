@@ -40,7 +40,6 @@ pub struct Known(AtomicBool);
 
 impl Known {
     #[doc(hidden)]
-    #[expect(clippy::new_without_default, reason = "for statics")]
     pub const fn new() -> Self {
         Known(AtomicBool::new(false))
     }

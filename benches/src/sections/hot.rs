@@ -13,6 +13,9 @@ use crate::measure::{Numbers, median, nanos_per_tick};
 
 const BURST: usize = 4096;
 
+/// A name, how many spans a burst has, and the burst, which says how many ticks it took.
+type Shape = (&'static str, usize, fn() -> u64);
+
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
     let engine = Engine::start(&EngineOptions::default());
@@ -20,7 +23,7 @@ pub fn run(run: &Run) -> Numbers {
     let mut drainer = Drainer::new(engine);
     let mut records = Records::new();
     let nanos_per_tick = nanos_per_tick();
-    let shapes: &[(&str, usize, fn() -> u64)] = &[
+    let shapes: &[Shape] = &[
         ("empty loop", BURST, empty),
         ("two clock reads", BURST, clock_reads),
         ("bare", BURST, bare),
