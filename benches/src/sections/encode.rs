@@ -7,7 +7,7 @@ use spanring::{record::Records, span};
 use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
 
 use super::Run;
-use super::size::FILES;
+use super::size::{FILES, LEVELS};
 use crate::measure::{Numbers, median, thread_seconds};
 use crate::recorded;
 use crate::workload::{self, Clock, Workload};
@@ -31,7 +31,7 @@ pub fn run(run: &Run) -> Numbers {
         loaded.unwrap_or_else(|message| panic!("{message}")).0
     }));
     for workload in &workloads {
-        for level in [LEVEL_DEFAULT, 3, 9] {
+        for &level in if run.quick { &[LEVEL_DEFAULT][..] } else { LEVELS } {
             let rate = from_records(workload, &clock, level, rounds);
             numbers.set(format!("records to frame, {}, level {level} M/s", workload.name), rate);
         }

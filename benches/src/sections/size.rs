@@ -11,6 +11,9 @@ use crate::workload::{self, Clock, Workload};
 /// The recorded files.
 pub const FILES: [&str; 4] = ["onlineboutique", "trainticket", "webshop", "agents"];
 
+/// Levels of zstd that are compared at 512 spans a batch.
+pub const LEVELS: &[i32] = &[-3, -1, LEVEL_DEFAULT, 2, 3, 6, 9];
+
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
     let clock = Clock::default();
@@ -20,9 +23,7 @@ pub fn run(run: &Run) -> Numbers {
             let (workload, expected) = recorded::load(&run.data, file, size, 1)
                 .unwrap_or_else(|message| panic!("{message}"));
             workload::check(&workload, &clock, expected);
-            let levels: &[i32] =
-                if size == 512 { &[LEVEL_DEFAULT, 3, 9] } else { &[LEVEL_DEFAULT] };
-            for &level in levels {
+            for &level in if size == 512 { LEVELS } else { &[LEVEL_DEFAULT] } {
                 let bytes = bytes_a_span(&workload, &clock, level);
                 numbers.set(format!("{file}, {size} a batch, level {level} B"), bytes);
             }
