@@ -3,6 +3,10 @@
 pub mod encode;
 pub mod hot;
 pub mod off;
+#[cfg(feature = "peers")]
+pub mod paced;
+#[cfg(feature = "peers")]
+pub mod peers;
 pub mod size;
 pub mod tail;
 pub mod threads;
@@ -40,5 +44,9 @@ pub const ALL: &[Section] = &[
     Section { name: "tail", about: "single spans, one by one: p50, p99, p99.9", run: tail::run },
     Section { name: "encode", about: "from ring to compressed bytes", run: encode::run },
     Section { name: "size", about: "bytes a span", run: size::run },
+    #[cfg(feature = "peers")]
+    Section { name: "paced", about: "a span against the bare ring, paced", run: paced::run },
+    #[cfg(feature = "peers")]
+    Section { name: "peers", about: "the same span by others", run: peers::run },
     Section { name: "threads", about: "many threads, one flusher", run: threads::run },
 ];

@@ -75,6 +75,28 @@ const TARGETS: &[Target] = &[
         "x",
     ),
     less(
+        "(b) bare span / rtrb with two clock reads",
+        number!("paced", "span ns" / "rtrb push with two clock reads ns"),
+        1.6,
+        1.3,
+        "x",
+    ),
+    more("as fast as fastrace", number!("peers", "fastrace, times spanring"), 3.0, 5.0, "x"),
+    more(
+        "as fast as opentelemetry_sdk",
+        number!("peers", "opentelemetry_sdk, times spanring"),
+        8.0,
+        12.0,
+        "x",
+    ),
+    more(
+        "as fast as tracing-opentelemetry",
+        number!("peers", "tracing-opentelemetry, times spanring"),
+        30.0,
+        45.0,
+        "x",
+    ),
+    less(
         "not sampled, child, above a loop",
         number!("off", "not sampled, child ns"),
         7.0,

@@ -157,6 +157,9 @@ fn int_item(key: u32, value: i64) -> (u64, Option<u64>) {
     }
 }
 
+/// Bytes of the longest text that a plain item may be: the digits and the sign of a 128-bit integer.
+const PLAIN_TEXT_BYTES_MAX: usize = 40;
+
 /// Where plain items go that are known to fit.
 #[doc(hidden)]
 #[derive(Debug)]
@@ -210,6 +213,23 @@ impl PlainItems {
         unsafe {
             self.push(item(tag::DOUBLE, 0, key));
             self.push(value.to_bits());
+        }
+    }
+
+    /// # Safety
+    ///
+    /// There is room for the text and a word, and values are not cut.
+    #[cold]
+    pub(crate) unsafe fn push_text(&mut self, key: u32, value: &str) {
+        assert!(value.len() <= PLAIN_TEXT_BYTES_MAX, "a text that was not promised");
+        let mut bytes = [0; PLAIN_TEXT_BYTES_MAX];
+        bytes[..value.len()].copy_from_slice(value.as_bytes());
+        let words = value.len().div_ceil(8);
+        // SAFETY: the caller's promise.
+        unsafe { self.push(item(tag::STR, value.len() as u32, key)) };
+        for word in bytes.as_chunks::<8>().0.iter().take(words) {
+            // SAFETY: likewise.
+            unsafe { self.push(u64::from_ne_bytes(*word)) };
         }
     }
 

@@ -160,7 +160,7 @@ macro_rules! into_value_int {
 into_value_int!(i8, i16, i32, i64, u8, u16, u32);
 
 macro_rules! into_value_wide {
-    ($($source:ty),*) => {$(
+    ($words_max:literal: $($source:ty),*) => {$(
         impl IntoValue for $source {
             #[inline]
             fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
@@ -169,11 +169,25 @@ macro_rules! into_value_wide {
                     Err(_) => payload.push_str(key, &self.to_string()),
                 }
             }
+
+            const PLAIN_WORDS_MAX: usize = $words_max;
+
+            #[inline(always)]
+            unsafe fn write_plain(self, items: &mut PlainItems, key: u32) {
+                match i64::try_from(self) {
+                    // SAFETY: as promised to us; an integer takes less than a text.
+                    Ok(value) => unsafe { items.push_int(key, value) },
+                    // SAFETY: as promised to us.
+                    Err(_) => unsafe { items.push_text(key, &self.to_string()) },
+                }
+            }
         }
     )*};
 }
 
-into_value_wide!(u64, usize, isize, i128, u128);
+// As text they have up to 20 and up to 40 characters, 8 in a word, and one word goes before.
+into_value_wide!(4: u64, usize, isize);
+into_value_wide!(6: i128, u128);
 
 impl IntoValue for bool {
     #[inline(always)]

@@ -182,3 +182,82 @@ fn closures_are_called_once_for_spans_that_record_and_never_for_others() {
     assert_eq!(calls.get(), 1, "values of spans that do not record are not computed");
     assert_eq!(ledger.spans().count(), 0);
 }
+
+#[test]
+fn a_call_site_writes_the_same_attributes_the_first_time_and_every_time_after() {
+    // The first time nothing is interned, so that each attribute goes its own way; afterwards all are
+    // written at once, if they fit.
+    let ledger = record(settings(), |_| {
+        for _ in 0..3 {
+            drop(span!(
+                "plain",
+                "text" = "literal",
+                "small" = -7,
+                "large" = i64::MIN,
+                "wide" = u64::MAX,
+                "size" = 12usize,
+                "double" = 0.5,
+                "yes" = true
+            ));
+            drop(span!("widest", "a" = i128::MIN, "c" = -1i128));
+            drop(span!(
+                "too many words",
+                "1" = u64::MAX,
+                "2" = u64::MAX,
+                "3" = u64::MAX,
+                "4" = u64::MAX,
+                "5" = "five"
+            ));
+            drop(span!("mixed", "plain" = 1, "not" = "a".repeat(3), "literal" = "b"));
+        }
+    });
+    let max = u64::MAX.to_string();
+    let expected: [Vec<(&str, Value)>; 4] = [
+        vec![
+            ("text", "literal".into()),
+            ("small", (-7i64).into()),
+            ("large", i64::MIN.into()),
+            ("wide", max.as_str().into()),
+            ("size", 12i64.into()),
+            ("double", 0.5.into()),
+            ("yes", true.into()),
+        ],
+        vec![("a", i128::MIN.to_string().as_str().into()), ("c", (-1i64).into())],
+        vec![
+            ("1", max.as_str().into()),
+            ("2", max.as_str().into()),
+            ("3", max.as_str().into()),
+            ("4", max.as_str().into()),
+            ("5", "five".into()),
+        ],
+        vec![("plain", 1i64.into()), ("not", "aaa".into()), ("literal", "b".into())],
+    ];
+    let spans: Vec<_> = ledger.spans().collect();
+    assert_eq!(spans.len(), 12);
+    for (number, span) in spans.iter().enumerate() {
+        let expected =
+            expected[number % 4].iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        assert_eq!(span.attributes, expected.collect::<Vec<_>>(), "span {number}");
+    }
+}
+
+#[test]
+fn limits_hold_for_a_call_sites_attributes_the_first_time_and_every_time_after() {
+    let ledger = record(settings().attribute_count_limit(2), |_| {
+        for _ in 0..3 {
+            drop(span!("limited", "a" = 1, "b" = 2, "c" = 3));
+        }
+    });
+    for span in ledger.spans() {
+        assert_eq!(span.attributes, [("a".to_owned(), 1i64.into()), ("b".to_owned(), 2i64.into())]);
+        assert_eq!(span.dropped_attributes, 1);
+    }
+    let ledger = record(settings().attribute_value_length_limit(2), |_| {
+        for _ in 0..3 {
+            drop(span!("cut", "a" = "literal", "b" = u64::MAX));
+        }
+    });
+    for span in ledger.spans() {
+        assert_eq!(span.attributes, [("a".to_owned(), "li".into()), ("b".to_owned(), "18".into())]);
+    }
+}

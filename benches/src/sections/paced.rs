@@ -1,0 +1,95 @@
+//! A span against the bare ring, paced: flusher and consumer on another core, the producer at half the
+//! rate that a flusher takes. Measure (b) of docs/performance.md.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use spanring::{Settings, clock, span};
+use spanring_exporter::Pipeline;
+
+use super::Run;
+use crate::measure::{NullSink, Numbers, cores, median, nanos_per_tick, pin};
+
+/// Elements between two looks at the clock.
+const BURST: u64 = 64;
+/// From one burst to the next: half of the ten million spans a second that a flusher takes easily.
+const INTERVAL_NANOS: f64 = BURST as f64 * 200.0;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Measures; nothing with one core.
+pub fn run(run: &Run) -> Numbers {
+    let mut numbers = Numbers::default();
+    if cores() < 2 {
+        return numbers;
+    }
+    let nanos_per_tick = nanos_per_tick();
+    let bursts = if run.quick { 2_000 } else { 20_000 };
+
+    // The thread that records first starts the flusher, which stays on its core.
+    let settings = Settings::builder().max_spans(1 << 17).build();
+    let pipeline = Pipeline::builder().settings(settings).sink(NullSink).install();
+    let pipeline = pipeline.expect("nothing else is installed");
+    let started = std::thread::scope(|scope| {
+        let start = || {
+            let pinned = pin(1);
+            drop(span!("bench.first"));
+            pinned && pipeline.flush(PATIENCE).is_ok()
+        };
+        scope.spawn(start).join().expect("it does not panic")
+    });
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 8]>::new(1 << 16);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let popper = std::thread::spawn(move || {
+        let pinned = pin(1);
+        while !stopped.load(Relaxed) {
+            while let Ok(element) = consumer.pop() {
+                black_box(element);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        pinned
+    });
+    assert!(started && pin(0), "threads can be kept on their cores");
+
+    let mut full = 0;
+    let mut samples = [const { Vec::new() }; 3];
+    // Interleaved in stretches, so that what drifts drifts for all.
+    for _ in 0..20 {
+        paced(bursts / 20, nanos_per_tick, &mut samples[0], || drop(span!("bench.paced")));
+        paced(bursts / 20, nanos_per_tick, &mut samples[1], || {
+            full += u64::from(producer.push([1, 0, 2, 3, 4, 5, 6, 7]).is_err());
+        });
+        paced(bursts / 20, nanos_per_tick, &mut samples[2], || {
+            let start = clock::ticks();
+            full += u64::from(producer.push([1, 0, 2, 3, start, clock::ticks(), 6, 7]).is_err());
+        });
+    }
+    stop.store(true, Relaxed);
+    assert!(popper.join().expect("it does not panic"), "the consumer was kept on its core");
+    let names = ["span ns", "rtrb push ns", "rtrb push with two clock reads ns"];
+    for (name, samples) in names.iter().zip(&mut samples) {
+        numbers.set(*name, median(samples));
+    }
+    numbers.set("dropped", pipeline.stats().engine.dropped.total() as f64);
+    numbers.set("rtrb, dropped", full as f64);
+    numbers
+}
+
+/// Runs so many bursts, each at its time, and notes what an element cost.
+fn paced(bursts: u64, nanos_per_tick: f64, samples: &mut Vec<f64>, mut body: impl FnMut()) {
+    let interval = (INTERVAL_NANOS / nanos_per_tick) as u64;
+    let mut next = clock::ticks();
+    for _ in 0..bursts {
+        let before = clock::ticks();
+        (0..BURST).for_each(|_| body());
+        let ticks = clock::ticks() - before;
+        samples.push(ticks as f64 * nanos_per_tick / BURST as f64);
+        next += interval;
+        while clock::ticks() < next {
+            std::hint::spin_loop();
+        }
+    }
+}
