@@ -138,3 +138,27 @@ pub(crate) fn thread_id() -> u64 {
     let id = unsafe { libc::pthread_self() } as u64;
     id
 }
+
+/// Asks for the cache line at `address`, to write it; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_for_write<T>(address: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(spanring_loom)))]
+    // SAFETY: a hint that never faults; 64-bit CPUs that do not know it take it for a NOP.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    #[cfg(all(target_arch = "aarch64", not(spanring_loom)))]
+    // SAFETY: a hint that never faults.
+    unsafe {
+        std::arch::asm!(
+            "prfm pstl1keep, [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    let _ = address;
+}
