@@ -2,12 +2,14 @@
 
 pub mod encode;
 pub mod hot;
+pub mod memory;
 pub mod off;
 #[cfg(feature = "peers")]
 pub mod paced;
 #[cfg(feature = "peers")]
 pub mod peers;
 pub mod size;
+pub mod steady;
 pub mod tail;
 pub mod threads;
 
@@ -43,6 +45,8 @@ pub const ALL: &[Section] = &[
     },
     Section { name: "tail", about: "single spans, one by one: p50, p99, p99.9", run: tail::run },
     Section { name: "encode", about: "from ring to compressed bytes", run: encode::run },
+    Section { name: "memory", about: "what spans, threads and the engine take", run: memory::run },
+    Section { name: "steady", about: "a steady load", run: steady::run },
     Section { name: "size", about: "bytes a span", run: size::run },
     #[cfg(feature = "peers")]
     Section { name: "paced", about: "a span against the bare ring, paced", run: paced::run },
