@@ -162,3 +162,24 @@ pub(crate) fn prefetch_for_write<T>(address: *const T) {
     }
     let _ = address;
 }
+
+/// Asks for the cache line at `address`, to read it; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(spanring_loom)))]
+    // SAFETY: a hint that never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(spanring_loom)))]
+    // SAFETY: a hint that never faults.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    let _ = address;
+}

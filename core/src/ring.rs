@@ -45,7 +45,7 @@ use crate::pool::{Bytes, Segment, SegmentPool};
 use crate::record::{Cell, Header, flag, header_cells};
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, CellSlot, Ordering, barrier};
 
-/// How far ahead of the record that is written cells are fetched.
+/// How far ahead of the record that is written, or read, cells are fetched.
 const PREFETCH_CELLS: usize = 8;
 
 const FLAG: i64 = i64::MIN;
@@ -432,6 +432,8 @@ impl Reader {
                 let cells = if self.cursor == self.end {
                     0
                 } else {
+                    // The producer's core has the cells that come.
+                    crate::platform::prefetch(self.cursor.wrapping_add(PREFETCH_CELLS));
                     // SAFETY: the cell was published with the record that we know to follow.
                     unsafe {
                         CellSlot::read(self.cursor, |cell| {
