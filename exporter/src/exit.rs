@@ -5,7 +5,7 @@
 //! `SIGKILL` and signals that kill by default.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::Duration;
 
 use crate::pipeline::Shared;
@@ -26,26 +26,29 @@ pub(crate) fn register(pipeline: &Arc<Shared>) {
         // SAFETY: `at_exit` is a function of the right type that stays loaded as long as the program.
         unsafe { libc::atexit(at_exit) };
     }
-    // A fork child may find the lock held by a thread that no longer exists: then its pipeline has to
-    // be shut down by itself.
-    if let Ok(mut pipelines) = PIPELINES.try_lock() {
+    // Where the lock cannot be had, the pipeline has to be shut down by itself.
+    if let Some(mut pipelines) = lock() {
         pipelines.retain(|pipeline| pipeline.strong_count() > 0);
         pipelines.push(Arc::downgrade(pipeline));
-    } else if !pipeline.engine.is_from_parent() {
-        PIPELINES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(pipeline));
     }
 }
 
-extern "C" fn at_exit() {
-    let taken = (0..LOCK_TRIES).find_map(|_| match PIPELINES.try_lock() {
-        Ok(mut pipelines) => Some(std::mem::take(&mut *pipelines)),
-        Err(TryLockError::Poisoned(poisoned)) => Some(std::mem::take(&mut *poisoned.into_inner())),
+/// The list, unless somebody holds it for longer than anybody does who still exists.
+fn lock() -> Option<MutexGuard<'static, Vec<Weak<Shared>>>> {
+    (0..LOCK_TRIES).find_map(|_| match PIPELINES.try_lock() {
+        Ok(pipelines) => Some(pipelines),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => {
             std::thread::yield_now();
             None
         }
-    });
-    let Some(pipelines) = taken else { return };
+    })
+}
+
+extern "C" fn at_exit() {
+    let Some(pipelines) = lock().map(|mut pipelines| std::mem::take(&mut *pipelines)) else {
+        return;
+    };
     for pipeline in pipelines.iter().filter_map(Weak::upgrade) {
         // A panic must not cross into C; there is nobody to tell.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -24,6 +24,7 @@ mod scopes;
 pub mod segment;
 pub mod sink;
 mod stats;
+mod thread;
 
 pub use memory_sink::MemorySink;
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};

@@ -298,7 +298,7 @@ impl Shared {
         // The flusher travels in a slot, so that it is not lost if no thread can be had.
         let slot = Arc::new(Mutex::new(Some(flusher)));
         let theirs = slot.clone();
-        let started = std::thread::Builder::new().name("spanring".into()).spawn(move || {
+        let started = crate::thread::spawn(move || {
             let flusher = lock(&theirs).take();
             if let Some(flusher) = flusher {
                 flusher.run();

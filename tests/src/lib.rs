@@ -2,11 +2,12 @@
 //!
 //! [`ledger`] decodes what a pipeline sealed and holds it against what the pipeline says it did;
 //! [`sinks`] are sinks that a test steers; [`directory`] reads segments back; [`process`] runs helper
-//! programs. Nothing here waits for time to pass: what a test waits for tells it so.
+//! programs; [`fork`] goes on in fork children. Nothing here waits for time to pass: what a test waits for tells it so.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod directory;
+pub mod fork;
 pub mod ledger;
 pub mod process;
 pub mod sinks;

@@ -5,22 +5,7 @@ use std::time::Duration;
 use spanring::export::FlushError;
 use spanring::span;
 use spanring_exporter::{MemorySink, Pipeline};
-
-/// Runs `f` in a fork child; its result is the child's exit status.
-fn in_child(f: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child runs `f` on its one thread and leaves by `_exit`.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        let status = f();
-        // SAFETY: ends the child without running the parent's exit handlers.
-        unsafe { libc::_exit(status) };
-    }
-    let mut status = 0;
-    // SAFETY: our own child; `status` is valid for writes.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert!(libc::WIFEXITED(status), "the child was killed: {status:x}");
-    libc::WEXITSTATUS(status)
-}
+use spanring_tests::fork::in_child;
 
 #[test]
 fn a_child_that_attaches_its_parents_pipeline_records_nothing_and_starts_no_thread() {
