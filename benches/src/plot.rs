@@ -22,6 +22,26 @@ pub fn all(results: &Results) -> Vec<(String, String)> {
             bars_svg("One span, start and end, recorded", "ns", &bars),
         ));
     }
+    let bars = |section: &str, unit: &str| -> Vec<(String, f64)> {
+        let mut bars: Vec<_> = results
+            .get(section)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.strip_suffix(unit)?.to_owned(), *value)))
+            .collect();
+        bars.sort_by(|one, other| one.1.total_cmp(&other.1));
+        bars
+    };
+    for (file, section, suffix, title) in [
+        ("peers.svg", "peers", ", bare ns", "A bare span by others, in bursts, nothing dropped"),
+        ("flood.svg", "peers", ", flood ns a span that arrived", "Flooded: a span that arrived"),
+        ("paced.svg", "paced", " ns", "Paced, flusher and consumer on another core"),
+    ] {
+        let bars = bars(section, suffix);
+        if !bars.is_empty() {
+            plots.push((file.to_owned(), bars_svg(title, "ns", &bars)));
+        }
+    }
     plots
 }
 
@@ -39,7 +59,8 @@ fn bars_svg(title: &str, unit: &str, bars: &[(String, f64)]) -> String {
     for (row, (name, value)) in bars.iter().enumerate() {
         let y = 40.0 + ROW * row as f64;
         let width = (value / most * (WIDTH - LABEL - 110.0)).max(1.0);
-        let fill = if name.starts_with("spanring") { "#c2410c" } else { "#64748b" };
+        let fill =
+            if name.starts_with("spanring") || name == "span" { "#c2410c" } else { "#64748b" };
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\

@@ -9,13 +9,11 @@ use std::time::Duration;
 use spanring::{Settings, clock, span};
 use spanring_exporter::Pipeline;
 
-use super::Run;
+use super::{Run, steady};
 use crate::measure::{NullSink, Numbers, cores, median, nanos_per_tick, pin};
 
 /// Elements between two looks at the clock.
 const BURST: u64 = 64;
-/// From one burst to the next: half of the ten million spans a second that a flusher takes easily.
-const INTERVAL_NANOS: f64 = BURST as f64 * 200.0;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures; nothing with one core.
@@ -25,6 +23,9 @@ pub fn run(run: &Run) -> Numbers {
         return numbers;
     }
     let nanos_per_tick = nanos_per_tick();
+    let rate = steady::flusher_rate() / 2.0;
+    let interval = (BURST as f64 / rate * 1e9 / nanos_per_tick) as u64;
+    numbers.set("rate M/s", rate / 1e6);
     let bursts = if run.quick { 2_000 } else { 20_000 };
 
     // The thread that records first starts the flusher, which stays on its core.
@@ -58,29 +59,43 @@ pub fn run(run: &Run) -> Numbers {
     let mut samples = [const { Vec::new() }; 3];
     // Interleaved in stretches, so that what drifts drifts for all.
     for _ in 0..20 {
-        paced(bursts / 20, nanos_per_tick, &mut samples[0], || drop(span!("bench.paced")));
-        paced(bursts / 20, nanos_per_tick, &mut samples[1], || {
+        paced(bursts / 20, interval, nanos_per_tick, &mut samples[0], || {
+            drop(span!("bench.paced"))
+        });
+        paced(bursts / 20, interval, nanos_per_tick, &mut samples[1], || {
             full += u64::from(producer.push([1, 0, 2, 3, 4, 5, 6, 7]).is_err());
         });
-        paced(bursts / 20, nanos_per_tick, &mut samples[2], || {
+        paced(bursts / 20, interval, nanos_per_tick, &mut samples[2], || {
             let start = clock::ticks();
             full += u64::from(producer.push([1, 0, 2, 3, start, clock::ticks(), 6, 7]).is_err());
         });
     }
     stop.store(true, Relaxed);
     assert!(popper.join().expect("it does not panic"), "the consumer was kept on its core");
+    let medians = samples.map(|mut samples| median(&mut samples));
     let names = ["span ns", "rtrb push ns", "rtrb push with two clock reads ns"];
-    for (name, samples) in names.iter().zip(&mut samples) {
-        numbers.set(*name, median(samples));
+    for (name, nanos) in names.iter().zip(medians) {
+        numbers.set(*name, nanos);
     }
-    numbers.set("dropped", pipeline.stats().engine.dropped.total() as f64);
+    numbers.set("span / rtrb push", medians[0] / medians[1]);
+    numbers.set("span / rtrb push with two clock reads", medians[0] / medians[2]);
+    pipeline.flush(PATIENCE).expect("the flusher runs");
+    let dropped = pipeline.stats().engine.dropped.total();
+    numbers.set("dropped", dropped as f64);
     numbers.set("rtrb, dropped", full as f64);
+    // What is dropped costs less, so its times would say nothing.
+    assert!(dropped == 0 && full == 0, "dropped: {dropped} spans, {full} elements of rtrb");
     numbers
 }
 
 /// Runs so many bursts, each at its time, and notes what an element cost.
-fn paced(bursts: u64, nanos_per_tick: f64, samples: &mut Vec<f64>, mut body: impl FnMut()) {
-    let interval = (INTERVAL_NANOS / nanos_per_tick) as u64;
+fn paced(
+    bursts: u64,
+    interval: u64,
+    nanos_per_tick: f64,
+    samples: &mut Vec<f64>,
+    mut body: impl FnMut(),
+) {
     let mut next = clock::ticks();
     for _ in 0..bursts {
         let before = clock::ticks();

@@ -1,7 +1,11 @@
 //! The same span by others, each with its background thread and an exporter that only counts.
 //!
 //! Bursts that fit into every queue, timed on the thread that records; between bursts each is flushed.
-//! Then a flood without a flush: what it costs, and which share of it arrives.
+//! Then floods without a flush: what a span costs, which share of them arrives, and what one that arrived cost,
+//! so that dropping does not look fast.
+//!
+//! fastrace is measured twice: a root of its own for each span, which is nearest to a span recorded by itself and is
+//! what the targets compare, and `LocalSpan`s in a root of their own for each burst, the shape it is made for.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,78 +26,153 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::Run;
 use crate::measure::{NullSink, Numbers, median, nanos_per_tick};
 
-const BURST: u64 = 8192;
-/// Spans that the peers' queues hold.
+/// Within every queue. fastrace's holds 10,240 commands, a root takes three, and from half full its thread is woken.
+const BURST: u64 = 1024;
+/// Spans of one flood, in whole bursts.
+const FLOOD: u64 = 200_000 / BURST * BURST;
+/// Spans that the peers' queues hold, where that can be set.
 const QUEUE: usize = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes a burst of spans; returns how many records that makes.
+type Burst = Box<dyn FnMut() -> u64>;
 
 /// One way to make spans.
 struct Peer {
     name: &'static str,
-    bare: Box<dyn Fn()>,
-    four: Option<Box<dyn Fn()>>,
+    bare: Burst,
+    four: Option<Burst>,
     /// Waits until everything recorded has arrived or been dropped.
     flush: Box<dyn Fn()>,
     /// Spans that have arrived.
     arrived: Arc<AtomicU64>,
 }
 
+/// Makes a burst of `body`'s spans.
+fn burst(mut body: impl FnMut() + 'static) -> Burst {
+    Box::new(move || {
+        (0..BURST).for_each(|_| body());
+        BURST
+    })
+}
+
+/// What was measured of one peer.
+#[derive(Default)]
+struct Samples {
+    bare: Vec<f64>,
+    four: Vec<f64>,
+    /// Created in bursts, and how many of them did not arrive.
+    made: u64,
+    arrived: u64,
+    flood: Vec<f64>,
+    flood_made: u64,
+    flood_arrived: u64,
+    /// Those that a flush did not bring, but later spans did.
+    flood_late: u64,
+}
+
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
     let nanos_per_tick = nanos_per_tick();
-    let mut numbers = Numbers::default();
-    let peers =
-        [spanring_peer(), fastrace_peer(), otel_peer(), tracing_peer(), puffin_peer(), rtrb_peer()];
-    let rounds = if run.quick { 21 } else { 101 };
-    let mut bare = vec![Vec::new(); peers.len()];
-    let mut four = vec![Vec::new(); peers.len()];
-    let mut made = vec![0; peers.len()];
-    for round in 0..rounds + 5 {
-        for (number, peer) in peers.iter().enumerate() {
-            // The first rounds are for warming up.
-            let mut measure = |body: &dyn Fn(), samples: &mut Vec<f64>| {
-                let before = clock::ticks();
-                (0..BURST).for_each(|_| body());
-                let ticks = clock::ticks() - before;
-                if round >= 5 {
-                    samples.push(ticks as f64 * nanos_per_tick / BURST as f64);
-                }
-                made[number] += BURST;
+    let (fastrace, fastrace_local) = fastrace_peers();
+    let mut peers = [
+        spanring_peer(),
+        fastrace,
+        fastrace_local,
+        otel_peer(),
+        tracing_peer(),
+        puffin_peer(),
+        rtrb_peer(),
+    ];
+    let mut all: Vec<Samples> = peers.iter().map(|_| Samples::default()).collect();
+    let rounds = if run.quick { 101 } else { 801 };
+    // The first rounds are for warming up.
+    for round in 0..rounds + 20 {
+        for (peer, samples) in peers.iter_mut().zip(&mut all) {
+            let before = peer.arrived.load(Relaxed);
+            let (ticks, made) = timed(&mut peer.bare);
+            (peer.flush)();
+            samples.made += made;
+            let mut nanos = [ticks, 0.0];
+            if let Some(four) = &mut peer.four {
+                let (ticks, made) = timed(four);
                 (peer.flush)();
-            };
-            measure(&peer.bare, &mut bare[number]);
-            if let Some(body) = &peer.four {
-                measure(body, &mut four[number]);
+                samples.made += made;
+                nanos[1] = ticks;
+            }
+            samples.arrived += peer.arrived.load(Relaxed) - before;
+            if round >= 20 {
+                let [bare, four] = nanos.map(|ticks| ticks * nanos_per_tick / BURST as f64);
+                samples.bare.push(bare);
+                samples.four.push(four);
             }
         }
     }
-    let ours = median(&mut bare[0]);
-    for (number, peer) in peers.iter().enumerate() {
-        let name = peer.name;
-        let nanos = median(&mut bare[number]);
-        numbers.set(format!("{name}, bare ns"), nanos);
-        numbers.set(format!("{name}, times spanring"), nanos / ours);
-        if peer.four.is_some() {
-            numbers.set(format!("{name}, 4 attributes ns"), median(&mut four[number]));
+    for _ in 0..if run.quick { 3 } else { 9 } {
+        for (peer, samples) in peers.iter_mut().zip(&mut all) {
+            flood(peer, nanos_per_tick, samples);
         }
-        let lost = made[number] - peer.arrived.load(Relaxed);
-        numbers.set(format!("{name}, dropped in bursts"), lost as f64);
-        flood(peer, nanos_per_tick, &mut numbers);
+    }
+    let mut numbers = Numbers::default();
+    let ours = [median(&mut all[0].bare), median(&mut all[0].four)];
+    for (peer, samples) in peers.iter().zip(&mut all) {
+        let name = peer.name;
+        let nanos = median(&mut samples.bare);
+        numbers.set(format!("{name}, bare ns"), nanos);
+        numbers.set(format!("{name}, times spanring"), nanos / ours[0]);
+        if peer.four.is_some() {
+            let nanos = median(&mut samples.four);
+            numbers.set(format!("{name}, 4 attributes ns"), nanos);
+            numbers.set(format!("{name}, 4 attributes, times spanring"), nanos / ours[1]);
+        }
+        numbers.set(
+            format!("{name}, dropped in bursts"),
+            samples.made as f64 - samples.arrived as f64,
+        );
+        let nanos = median(&mut samples.flood);
+        let made = samples.flood_made as f64;
+        let share = samples.flood_arrived as f64 / made;
+        numbers.set(format!("{name}, flood ns"), nanos);
+        numbers.set(format!("{name}, flood dropped %"), (1.0 - share) * 100.0);
+        numbers.set(format!("{name}, flood ns a span that arrived"), nanos / share);
+        numbers.set(format!("{name}, flood late %"), samples.flood_late as f64 * 100.0 / made);
     }
     numbers
 }
 
-/// Many spans as fast as they come.
-fn flood(peer: &Peer, nanos_per_tick: f64, numbers: &mut Numbers) {
-    const SPANS: u64 = 500_000;
-    let arrived = peer.arrived.load(Relaxed);
+/// Makes a burst; returns how many ticks that took, and how many spans it made.
+fn timed(burst: &mut Burst) -> (f64, u64) {
     let before = clock::ticks();
-    (0..SPANS).for_each(|_| (peer.bare)());
+    let made = burst();
+    ((clock::ticks() - before) as f64, made)
+}
+
+/// Many spans as fast as they come. What a full queue holds back on the thread that records goes on with
+/// its next spans, so a few more bursts tell what is late from what is lost.
+fn flood(peer: &mut Peer, nanos_per_tick: f64, samples: &mut Samples) {
+    let arrived = || peer.arrived.load(Relaxed);
+    let begin = arrived();
+    let before = clock::ticks();
+    let mut made: u64 = (0..FLOOD / BURST).map(|_| (peer.bare)()).sum();
     let ticks = clock::ticks() - before;
+    samples.flood.push(ticks as f64 * nanos_per_tick / FLOOD as f64);
     (peer.flush)();
-    let lost = SPANS - (peer.arrived.load(Relaxed) - arrived);
-    numbers.set(format!("{}, flood ns", peer.name), ticks as f64 * nanos_per_tick / SPANS as f64);
-    numbers.set(format!("{}, flood dropped %", peer.name), lost as f64 * 100.0 / SPANS as f64);
+    let at_once = arrived() - begin;
+    samples.flood_made += made;
+    let (flooded, mut more) = (made, 0);
+    for _ in 0..200 {
+        if arrived() - begin == made {
+            break;
+        }
+        let burst = (peer.bare)();
+        (peer.flush)();
+        made += burst;
+        more += burst;
+    }
+    // Of the bursts afterwards, each flushed, nothing is lost.
+    let in_the_end = (arrived() - begin).saturating_sub(more).min(flooded);
+    samples.flood_arrived += in_the_end;
+    samples.flood_late += in_the_end.saturating_sub(at_once);
 }
 
 fn spanring_peer() -> Peer {
@@ -104,8 +183,8 @@ fn spanring_peer() -> Peer {
     let count = Arc::clone(&arrived);
     Peer {
         name: "spanring",
-        bare: Box::new(|| drop(span!("bench.bare"))),
-        four: Some(Box::new(|| {
+        bare: burst(|| drop(span!("bench.bare"))),
+        four: Some(burst(|| {
             drop(span!("bench.four", "a" = "one", "b" = "two", "c" = black_box(3), "d" = 4));
         })),
         flush: Box::new(move || {
@@ -124,31 +203,57 @@ impl fastrace::collector::Reporter for CountingReporter {
     }
 }
 
-fn fastrace_peer() -> Peer {
-    use fastrace::prelude::{Span, SpanContext};
+/// A root for each span, and spans local to a root for each burst.
+fn fastrace_peers() -> (Peer, Peer) {
+    use fastrace::prelude::{LocalSpan, Span, SpanContext};
     let arrived = Arc::new(AtomicU64::new(0));
     fastrace::set_reporter(
         CountingReporter(Arc::clone(&arrived)),
         fastrace::collector::Config::default(),
     );
-    Peer {
+    let roots = Peer {
         name: "fastrace",
-        bare: Box::new(|| drop(Span::root("bench.bare", SpanContext::random()))),
-        four: Some(Box::new(|| {
+        bare: burst(|| drop(Span::root("bench.bare", SpanContext::random()))),
+        four: Some(burst(|| {
             let span = Span::root("bench.four", SpanContext::random());
-            // Its values are strings.
-            drop(span.with_properties(|| {
-                [
-                    ("a", "one".into()),
-                    ("b", "two".into()),
-                    ("c", black_box(3).to_string()),
-                    ("d", 4.to_string()),
-                ] as [(&str, String); 4]
-            }));
+            drop(span.with_properties(properties));
+        })),
+        flush: Box::new(fastrace::flush),
+        arrived: Arc::clone(&arrived),
+    };
+    let local = Peer {
+        name: "fastrace LocalSpan",
+        bare: in_a_root(|| drop(LocalSpan::enter_with_local_parent("bench.bare"))),
+        four: Some(in_a_root(|| {
+            let span = LocalSpan::enter_with_local_parent("bench.four");
+            drop(span.with_properties(properties));
         })),
         flush: Box::new(fastrace::flush),
         arrived,
-    }
+    };
+    (roots, local)
+}
+
+/// Its values are strings.
+fn properties() -> [(&'static str, std::borrow::Cow<'static, str>); 4] {
+    [
+        ("a", "one".into()),
+        ("b", "two".into()),
+        ("c", black_box(3).to_string().into()),
+        ("d", 4.to_string().into()),
+    ]
+}
+
+/// A burst in a root, which is one more span and is timed with them.
+fn in_a_root(mut body: impl FnMut() + 'static) -> Burst {
+    use fastrace::prelude::{Span, SpanContext};
+    Box::new(move || {
+        let root = Span::root("bench.root", SpanContext::random());
+        let parent = root.set_local_parent();
+        (0..BURST).for_each(|_| body());
+        drop(parent);
+        BURST + 1
+    })
 }
 
 #[derive(Debug)]
@@ -178,8 +283,8 @@ fn otel_peer() -> Peer {
     let other = tracer.clone();
     Peer {
         name: "opentelemetry_sdk",
-        bare: Box::new(move || tracer.start("bench.bare").end()),
-        four: Some(Box::new(move || {
+        bare: burst(move || tracer.start("bench.bare").end()),
+        four: Some(burst(move || {
             let attributes = vec![
                 KeyValue::new("a", "one"),
                 KeyValue::new("b", "two"),
@@ -199,8 +304,8 @@ fn tracing_peer() -> Peer {
     tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer)).init();
     Peer {
         name: "tracing-opentelemetry",
-        bare: Box::new(|| drop(tracing::info_span!("bench.bare").entered())),
-        four: Some(Box::new(|| {
+        bare: burst(|| drop(tracing::info_span!("bench.bare").entered())),
+        four: Some(burst(|| {
             drop(
                 tracing::info_span!("bench.four", a = "one", b = "two", c = black_box(3), d = 4)
                     .entered(),
@@ -221,7 +326,7 @@ fn puffin_peer() -> Peer {
     }));
     Peer {
         name: "puffin",
-        bare: Box::new(|| {
+        bare: burst(|| {
             puffin::profile_scope!("bench.bare");
         }),
         four: None,
@@ -234,7 +339,7 @@ fn puffin_peer() -> Peer {
 fn rtrb_peer() -> Peer {
     let arrived = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&arrived);
-    let (producer, mut consumer) = rtrb::RingBuffer::<[u64; 8]>::new(QUEUE);
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 8]>::new(QUEUE);
     std::thread::spawn(move || {
         while !consumer.is_abandoned() {
             let mut popped = 0;
@@ -246,20 +351,24 @@ fn rtrb_peer() -> Peer {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let producer = std::rc::Rc::new(std::cell::RefCell::new((producer, 0u64)));
-    let other = std::rc::Rc::clone(&producer);
+    let pushed = std::rc::Rc::new(std::cell::Cell::new(0u64));
+    let wanted = std::rc::Rc::clone(&pushed);
     let count = Arc::clone(&arrived);
     Peer {
         name: "rtrb",
         bare: Box::new(move || {
-            let start = clock::ticks();
-            let (producer, pushed) = &mut *producer.borrow_mut();
-            *pushed += u64::from(producer.push([1, 0, 2, 3, start, clock::ticks(), 4, 5]).is_ok());
+            let mut taken = 0;
+            for _ in 0..BURST {
+                let start = clock::ticks();
+                taken +=
+                    u64::from(producer.push([1, 0, 2, 3, start, clock::ticks(), 4, 5]).is_ok());
+            }
+            pushed.set(pushed.get() + taken);
+            BURST
         }),
         four: None,
         flush: Box::new(move || {
-            let pushed = other.borrow().1;
-            while count.load(Relaxed) < pushed {
+            while count.load(Relaxed) < wanted.get() {
                 std::thread::yield_now();
             }
         }),

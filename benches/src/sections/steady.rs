@@ -54,7 +54,7 @@ pub fn run(run: &Run) -> Numbers {
 }
 
 /// Bare spans a second that this thread takes from rings to frames, in processor time.
-fn flusher_rate() -> f64 {
+pub(super) fn flusher_rate() -> f64 {
     let engine = Engine::start(&EngineOptions::default());
     let attached = engine.attach();
     let (mut drainer, mut records) = (Drainer::new(engine), Records::new());
