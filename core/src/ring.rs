@@ -239,7 +239,7 @@ impl Ring {
     #[inline(always)]
     fn is_ready(&self, head: u64, cells: usize) -> bool {
         (head as i64) < self.limit.load(Ordering::Relaxed)
-            && self.end.get() as usize - self.cursor.get() as usize >= cells * size_of::<CellSlot>()
+            && self.cursor.get().wrapping_add(cells) <= self.end.get()
     }
 
     /// Cells left in the segment; none without one, since both ends are null then.
@@ -257,13 +257,14 @@ impl Ring {
         // SAFETY: `cells` cells from `cursor` lie in our segment, before `end`, and the consumer reads
         // them only after the store of `head` below.
         unsafe { CellSlot::write(cursor, cells, write) };
-        // SAFETY: at most `end`, one past the segment's cells.
-        self.cursor.set(unsafe { cursor.add(cells) });
+        // At most `end`, one past the segment's cells.
+        let next = cursor.wrapping_add(cells);
+        self.cursor.set(next);
         self.head.store(head + 1, Ordering::Release);
         self.busy.store(0, Ordering::Release);
         // The flusher read these cells last, so they are in its core's cache: have them come back
         // before they are needed. (Beyond the segment's end it does no harm.)
-        crate::platform::prefetch_for_write(cursor.wrapping_add(cells + PREFETCH_CELLS));
+        crate::platform::prefetch_for_write(next.wrapping_add(PREFETCH_CELLS));
     }
 
     /// Sees to it that there is a credit and room for `cells`.

@@ -713,14 +713,13 @@ impl Block {
                 if ring.short_end.get() != engine {
                     return false;
                 }
-                let end = clock::counter_ticks();
                 let payload = (*block).payload.assume_init_ref();
                 if !payload.is_plain() {
                     return false;
                 }
                 let words = payload.len();
                 let written = ring.ring.try_record(1 + words.div_ceil(8), |cell: *mut Cell| {
-                    Block::write_header(block, end, words, cell.cast());
+                    Block::write_header(block, clock::counter_ticks, words, cell.cast());
                     if words > 0 {
                         payload.copy_inline(cell.add(1));
                     }
@@ -785,7 +784,12 @@ impl Block {
     ///
     /// `this` is a span that records, and `to` is valid for writes.
     #[inline(always)]
-    unsafe fn write_header(this: *const Block, end: u64, words: usize, to: *mut Header) {
+    unsafe fn write_header(
+        this: *const Block,
+        end: impl FnOnce() -> u64,
+        words: usize,
+        to: *mut Header,
+    ) {
         let to = to.cast::<u64>();
         // Word by word, so that few registers do.
         // SAFETY: the caller's promise; a header is eight words, as asserted above.
@@ -795,7 +799,7 @@ impl Block {
             to.add(2).write((*this).frame.context.span);
             to.add(3).write((*this).parent);
             to.add(4).write((*this).start);
-            to.add(5).write(end);
+            to.add(5).write(end());
             to.add(6).write((*this).place.0);
             to.add(7).write(u64::from((*this).kinds.0) | (words as u64 & 0xffff) << 16);
         }
@@ -807,7 +811,7 @@ impl Block {
         // SAFETY: only spans that record ask for their header, and they have a payload.
         let payload = unsafe { self.payload.assume_init_ref() };
         // SAFETY: as above.
-        unsafe { Self::write_header(self, self.end, payload.len(), &mut header) };
+        unsafe { Self::write_header(self, || self.end, payload.len(), &mut header) };
         if payload.has_large() {
             header.flags |= flag::HAS_LARGE;
         }
