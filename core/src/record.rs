@@ -298,6 +298,8 @@ pub struct Container {
     at: u32,
 }
 
+static UNLIMITED: SpanLimits = SpanLimits::unlimited();
+
 impl Payload {
     /// Makes the payload at `this` an empty one under `limits`.
     ///
@@ -309,6 +311,33 @@ impl Payload {
         // SAFETY: the caller's promise. Every field but `inline`, which needs no value, is written.
         unsafe {
             (&raw mut (*this).limits).write(limits);
+            (&raw mut (*this).heap).write(None);
+            Self::reset(this);
+        }
+    }
+
+    /// Makes the payload at `this` one that is not [plain](Self::is_plain), and otherwise not to be used.
+    ///
+    /// # Safety
+    ///
+    /// As for [`begin`](Self::begin).
+    pub(crate) unsafe fn begin_none(this: *mut Payload) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::begin(this, &UNLIMITED);
+            (*this).mark_special();
+        }
+    }
+
+    /// Empties a payload that is [plain](Self::is_plain).
+    ///
+    /// # Safety
+    ///
+    /// `this` is valid for writes; what it held is not dropped.
+    #[inline(always)]
+    pub(crate) unsafe fn reset(this: *mut Payload) {
+        // SAFETY: the caller's promise. Only `limits`, `heap` and `inline` are left.
+        unsafe {
             (&raw mut (*this).len).write(0);
             (&raw mut (*this).attributes).write(0);
             (&raw mut (*this).events).write(0);
@@ -319,14 +348,12 @@ impl Payload {
             (&raw mut (*this).has_large).write(false);
             (&raw mut (*this).overflowed).write(false);
             (&raw mut (*this).special).write(0);
-            (&raw mut (*this).heap).write(None);
         }
     }
 
     /// An empty payload without limits, for tools and tests.
     #[doc(hidden)]
     pub fn unlimited() -> Self {
-        static UNLIMITED: SpanLimits = SpanLimits::unlimited();
         let mut payload = MaybeUninit::uninit();
         // SAFETY: `begin` makes it a payload.
         unsafe {

@@ -1,18 +1,19 @@
 //! Spans: [`SpanGuard`], which `span!` gives, and [`Span`], which moves between threads.
 //!
 //! A span under construction is a block of memory that its owner holds by a pointer: 8 bytes to move,
-//! wherever it goes. Blocks come from a stock that each thread keeps, so none is allocated in steady
-//! state. Starting a span reads the clock and takes a counter; ending it reads the clock again and
-//! writes one record into the thread's ring. Only the thread's stack of current contexts points at the
-//! block of a guard, and a guard stays on its thread; a leaked one's block is never used again. So
-//! leaking a span is safe: it is then never recorded.
+//! wherever it goes. Blocks come from a chain that each thread keeps, so none is allocated in steady
+//! state; the chain is the stack of current contexts, too, so that a span begins by one step up and ends
+//! by one step down ([`Frame`]). Starting a span reads the clock and takes a counter; ending it reads the
+//! clock again and writes one record into the thread's ring. Only its thread's chain points at the block
+//! of a guard, and a guard stays on its thread; a leaked one's block is never used again. So leaking a
+//! span is safe: it is then never recorded.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::time::SystemTime;
 
 use crate::call_site::{AttributeList, Known};
-use crate::context::{Ctx, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState, bit};
+use crate::context::{Ctx, Keys, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState, bit};
 use crate::engine::{Engine, Reason};
 use crate::intern::StaticStr;
 use crate::record::{
@@ -20,12 +21,12 @@ use crate::record::{
 };
 use crate::sampler::Mode;
 use crate::thread::{Frame, Local, Ready, ThreadRing, epoch, local};
-use crate::{IntoValue, Key, Tracer, clock, scratch};
+use crate::{IntoValue, Key, Tracer, clock};
 
 const SAMPLED: u32 = TraceFlags::SAMPLED.0 as u32;
 const RANDOM: u32 = TraceFlags::RANDOM.0 as u32;
 /// Flags of a context that a child in the same process takes over.
-const INHERITED: u32 = bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID;
+pub(crate) const INHERITED: u32 = bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID;
 
 /// A span that is being made: ended when dropped, on whichever thread.
 ///
@@ -52,28 +53,34 @@ pub struct Span {
     block: Option<NonNull<Block>>,
 }
 
-/// What a live span has: a block of memory of its own, from a stock that each thread keeps.
+/// A span's memory, while it lives and while it waits in a thread's chain for the next one.
+///
+/// Some fields last from one span to the next, so that the usual start need not write them: once the block
+/// is [ready](Frame::ready), and while it waits, the context has the keys of the thread's ring and no
+/// tracestate, the engine is the ring's, and the payload is empty.
+#[repr(C)]
+pub(crate) struct Block {
+    /// The span's context, and its place in the thread's chain, which reaches it by its own pointer.
+    frame: Frame,
+    own: Own,
+}
+
+/// What only the span's owner uses.
 ///
 /// Fields that the record has, too, are kept in its form. Words that lie side by side in the record do
 /// not here, nor in [`Ctx`]: they would be copied in pairs, and a pair that was written as two words a
 /// moment ago takes longer to read than all the rest of an end.
 #[repr(C)]
-pub(crate) struct Block {
-    /// The span's context, and its place on the stack of current ones while a guard owns it.
-    frame: Frame,
-    /// Null if the span does not record; then of all below nothing is initialised.
+struct Own {
+    /// Null in a block that has never been a span's, and for a context without a span.
     engine: *const Engine,
     start: u64,
     /// Name, scope and flags.
     place: Place,
     parent: u64,
-    /// The next block in the thread's stock, while it lies there.
-    pub(crate) next: *mut Block,
     /// Given by the user, with `flag::END_WALL`.
     end: u64,
     kinds: Kinds,
-    /// Blocks that lie behind this one in the stock.
-    pub(crate) behind: u32,
     payload: MaybeUninit<Payload>,
 }
 
@@ -159,12 +166,6 @@ pub(crate) enum Name<'a> {
     Key(Key<'a>),
 }
 
-/// Where a new span hangs.
-enum Parent<'a> {
-    Current,
-    Explicit(&'a Ctx),
-}
-
 /// What a [`Span`] and a [`SpanGuard`] can do alike. A guard does not give its span out by reference:
 /// it could be swapped for another one and leave the thread on whose stack it is.
 macro_rules! span_methods {
@@ -173,13 +174,15 @@ macro_rules! span_methods {
         /// closure given as a value is not called then.
         #[inline(always)]
         pub fn is_recording(&self) -> bool {
-            self.block().is_some_and(|block| !block.engine.is_null())
+            self.block.is_some_and(Block::is_recording)
         }
 
         /// What identifies the span to its children.
         pub fn context(&self) -> SpanContext {
-            self.block()
-                .map_or_else(SpanContext::default, |block| SpanContext(block.frame.context.clone()))
+            self.block.map_or_else(SpanContext::default, |block| {
+                // SAFETY: the block is ours, and every span has a context.
+                SpanContext(unsafe { (*block.as_ptr()).frame.context.clone() })
+            })
         }
 
         /// Sets an attribute; the last value of a key wins. Beyond the limit (128) it is dropped and
@@ -189,8 +192,8 @@ macro_rules! span_methods {
             key: impl Into<Key<'k>>,
             value: impl IntoValue,
         ) -> &mut Self {
-            if let Some(block) = self.recording() {
-                block.payload().attribute_set(key.into(), value);
+            if let Some(own) = self.recording() {
+                own.payload().attribute_set(key.into(), value);
             }
             self
         }
@@ -199,8 +202,8 @@ macro_rules! span_methods {
         #[doc(hidden)]
         #[inline(always)]
         pub fn __attributes(&mut self, known: &Known, list: impl AttributeList) {
-            if let Some(block) = self.recording() {
-                block.payload().attributes_new(known, list);
+            if let Some(own) = self.recording() {
+                own.payload().attributes_new(known, list);
             }
         }
 
@@ -215,8 +218,8 @@ macro_rules! span_methods {
             name: impl Into<Key<'k>>,
             fill: impl FnOnce(&mut Attributes<'_>),
         ) -> &mut Self {
-            if let Some(block) = self.recording() {
-                block.payload().event(name.into(), clock::ticks(), false, fill);
+            if let Some(own) = self.recording() {
+                own.payload().event(name.into(), clock::ticks(), false, fill);
             }
             self
         }
@@ -228,8 +231,8 @@ macro_rules! span_methods {
             time: impl Into<WallTime>,
             fill: impl FnOnce(&mut Attributes<'_>),
         ) -> &mut Self {
-            if let Some(block) = self.recording() {
-                block.payload().event(name.into(), time.into().0, true, fill);
+            if let Some(own) = self.recording() {
+                own.payload().event(name.into(), time.into().0, true, fill);
             }
             self
         }
@@ -245,10 +248,10 @@ macro_rules! span_methods {
             target: &SpanContext,
             fill: impl FnOnce(&mut Attributes<'_>),
         ) -> &mut Self {
-            if let Some(block) = self.recording()
+            let keys = self.keys();
+            if let Some(own) = self.recording()
                 && target.is_valid()
             {
-                let keys = block.frame.context.keys;
                 let raw;
                 let target = if std::ptr::eq(target.0.keys, keys) || target.0.keys.is_null() {
                     &target.0
@@ -271,22 +274,22 @@ macro_rules! span_methods {
                     flags: target.flags & 0xff | flags << 8,
                     trace_state: target.trace_state.as_str(),
                 };
-                block.payload().link(&link, fill);
+                own.payload().link(&link, fill);
             }
             self
         }
 
         /// Sets the status. `Ok` is final; `Unset` changes nothing; the message counts for errors only.
         pub fn set_status(&mut self, status: StatusCode, message: &str) -> &mut Self {
-            if let Some(block) = self.recording()
-                && block.kinds.status() != StatusCode::Ok as u8
+            if let Some(own) = self.recording()
+                && own.kinds.status() != StatusCode::Ok as u8
                 && status != StatusCode::Unset
             {
-                block.kinds.set_status(status);
+                own.kinds.set_status(status);
                 if status == StatusCode::Error {
-                    block.payload().mark_special();
+                    own.payload().mark_special();
                 }
-                block.payload().status_message(if status == StatusCode::Error {
+                own.payload().status_message(if status == StatusCode::Error {
                     message
                 } else {
                     ""
@@ -311,15 +314,15 @@ macro_rules! span_methods {
 
         /// Sets the kind.
         pub fn set_kind(&mut self, kind: SpanKind) -> &mut Self {
-            if let Some(block) = self.recording() {
-                block.kinds.set_kind(kind);
+            if let Some(own) = self.recording() {
+                own.kinds.set_kind(kind);
             }
             self
         }
 
         /// Gives the span another name.
         pub fn update_name<'k>(&mut self, name: impl Into<Key<'k>>) -> &mut Self {
-            if let Some(block) = self.recording() {
+            if let Some(own) = self.recording() {
                 let name = name.into();
                 let interned = match name {
                     Key::Interned(name) => Some(name),
@@ -327,15 +330,15 @@ macro_rules! span_methods {
                 };
                 match (interned, name) {
                     (None, Key::Str(text)) => {
-                        block.place.set_name(0);
-                        block.payload().name(text);
+                        own.place.set_name(0);
+                        own.payload().name(text);
                     }
                     (interned, _) => {
-                        if block.place.name() == 0 {
-                            block.payload().name("");
+                        if own.place.name() == 0 {
+                            own.payload().name("");
                         }
                         if let Some(name) = interned {
-                            block.place.set_name(name.get());
+                            own.place.set_name(name.get());
                         }
                     }
                 }
@@ -346,9 +349,9 @@ macro_rules! span_methods {
         /// The span is to be sealed and handed to the sinks at once when it ends, against budget that is
         /// held in reserve.
         pub fn set_critical(&mut self) -> &mut Self {
-            if let Some(block) = self.recording() {
-                block.place.add_flag(flag::CRITICAL);
-                block.payload().mark_special();
+            if let Some(own) = self.recording() {
+                own.place.add_flag(flag::CRITICAL);
+                own.payload().mark_special();
             }
             self
         }
@@ -389,17 +392,13 @@ impl Span {
     fn create(
         local: &Local,
         name: Name<'_>,
-        parent: Parent<'_>,
+        parent: Option<&Ctx>,
         kind: SpanKind,
         scope: u16,
     ) -> Span {
         let ring = local.ring();
         if ring.epoch.get() == epoch() {
-            let parent = match parent {
-                Parent::Current => local.current(),
-                Parent::Explicit(parent) => parent,
-            };
-            Self::create_on(ring, name, parent, kind, scope)
+            Self::create_on(local, ring, name, parent, kind, scope)
         } else {
             Self::create_cold(local, name, parent, kind, scope)
         }
@@ -410,28 +409,27 @@ impl Span {
     fn create_cold(
         local: &Local,
         name: Name<'_>,
-        parent: Parent<'_>,
+        parent: Option<&Ctx>,
         kind: SpanKind,
         scope: u16,
     ) -> Span {
         let Ready::Ring(ring) = local.prepare() else { return Span::none() };
-        let parent = match parent {
-            Parent::Current => local.current(),
-            Parent::Explicit(parent) => parent,
-        };
-        let span = Self::create_on(ring, name, parent, kind, scope);
+        let span = Self::create_on(local, ring, name, parent, kind, scope);
         local.retire_if_exiting(ring);
         span
     }
 
+    /// A span under `parent`, or without one under the thread's current context.
     #[inline(always)]
     fn create_on(
+        local: &Local,
         ring: &ThreadRing,
         name: Name<'_>,
-        parent: &Ctx,
+        parent: Option<&Ctx>,
         kind: SpanKind,
         scope: u16,
     ) -> Span {
+        let parent = parent.unwrap_or_else(|| local.current());
         let counter = Local::counter(ring);
         let keys = ring.keys.get();
         let (trace_lo, trace_hi, context_flags, parent_id, flags, sampled);
@@ -462,35 +460,40 @@ impl Span {
             flags = record_flags;
             trace_state = context.trace_state;
         }
-        let block = scratch::take_block();
+        let block = local.take_block();
         let this = block.as_ptr();
-        let context =
-            Ctx { trace_lo, trace_hi, span: counter, keys, trace_state, flags: context_flags };
-        // SAFETY: the block is ours, and what it held is not initialised. All fields that the span has
-        // are written here.
+        // SAFETY: the block is ours and in no chain. All fields that the span has are written here.
         unsafe {
-            let has_trace_state = !context.trace_state.is_empty();
-            (&raw mut (*this).frame.context).write(context);
-            Block::begin(this, ring, sampled);
-            if !sampled {
-                return Span { block: Some(block) };
+            if (*this).frame.ready != ring.epoch.get() {
+                Block::prepare(this, ring);
             }
-            if has_trace_state {
-                (*this).payload.assume_init_mut().mark_special();
+            let context = &mut (*this).frame.context;
+            context.trace_lo = trace_lo;
+            context.trace_hi = trace_hi;
+            context.span = counter;
+            context.flags = context_flags;
+            let own = &mut (*this).own;
+            if !trace_state.is_empty() {
+                context.trace_state = trace_state;
+                (*this).frame.ready = 0;
+                own.payload().mark_special();
             }
-            (*this).kinds = Kinds::new(kind, context_flags);
-            (*this).parent = parent_id;
             let interned = match name {
                 Name::Static(name) => name.interned(),
                 Name::Key(Key::Interned(name)) => Some(name),
-                Name::Key(Key::Str(name)) => crate::intern::lookup(name),
+                Name::Key(Key::Str(name)) if sampled => crate::intern::lookup(name),
+                Name::Key(Key::Str(_)) => None,
             };
-            let name = match interned {
-                Some(name) => name.get(),
-                None => Self::name_inline((*this).payload.assume_init_mut(), name),
-            };
-            (*this).place = Place::new(name, scope, flags);
-            (*this).start = clock::ticks();
+            if sampled {
+                own.kinds = Kinds::new(kind, context_flags);
+                own.parent = parent_id;
+                let name = match interned {
+                    Some(name) => name.get(),
+                    None => Self::name_inline(own.payload(), name),
+                };
+                own.place = Place::new(name, scope, flags);
+                own.start = clock::ticks();
+            }
         }
         Span { block: Some(block) }
     }
@@ -548,25 +551,25 @@ impl Span {
         (context, parent_id, flags)
     }
 
+    /// The span's own fields, if it records.
     #[inline(always)]
-    fn block(&self) -> Option<&Block> {
-        // SAFETY: the block is ours, and its fields are initialised as far as they are read.
-        self.block.map(|block| unsafe { block.as_ref() })
+    fn recording(&mut self) -> Option<&mut Own> {
+        let block = self.block.filter(|block| Block::is_recording(*block))?;
+        // SAFETY: the block is ours, and nothing else points at this part of it.
+        Some(unsafe { &mut (*block.as_ptr()).own })
     }
 
-    /// The block of a span that records.
-    #[inline(always)]
-    fn recording(&mut self) -> Option<&mut Block> {
-        // SAFETY: as above; the borrow is unique.
-        let block = unsafe { self.block?.as_mut() };
-        (!block.engine.is_null()).then_some(block)
+    /// The keys of the span's context.
+    fn keys(&self) -> *const Keys {
+        // SAFETY: as above; every span has a context.
+        self.block.map_or(std::ptr::null(), |block| unsafe { (*block.as_ptr()).frame.context.keys })
     }
 
     span_methods!();
 
     /// Makes the span current on this thread for as long as the guard lives, which ends it.
     pub fn enter(self) -> SpanGuard {
-        SpanGuard::new(local(), self)
+        SpanGuard::new(self)
     }
 
     /// Ends the span now.
@@ -574,8 +577,8 @@ impl Span {
 
     /// Ends the span with the given end. An end before the start becomes the start.
     pub fn end_at(mut self, time: impl Into<WallTime>) {
-        if let Some(block) = self.recording() {
-            block.set_end(time.into());
+        if let Some(own) = self.recording() {
+            own.set_end(time.into());
         }
     }
 }
@@ -590,28 +593,36 @@ pub(crate) fn root_flags(mode: Mode) -> u32 {
 }
 
 impl Block {
-    /// Writes the engine, null for a span that is not `sampled`, and an empty payload.
+    /// Whether its span records.
+    #[inline(always)]
+    fn is_recording(this: NonNull<Block>) -> bool {
+        let this = this.as_ptr();
+        // SAFETY: only its owner asks; every span has these fields.
+        unsafe { (*this).frame.context.is_sampled() && !(*this).own.engine.is_null() }
+    }
+
+    /// Writes the fields that last from one span to the next, and makes the block [ready](Frame::ready) if
+    /// spans may use it as it is.
     ///
     /// # Safety
     ///
-    /// The block is the caller's, and what it held is not initialised. The ring has an engine.
-    #[inline(always)]
-    unsafe fn begin(this: *mut Block, ring: &ThreadRing, sampled: bool) {
+    /// The block is the caller's, and its payload owns nothing. The ring has an engine, is this thread's and
+    /// up to date.
+    unsafe fn prepare(this: *mut Block, ring: &ThreadRing) {
         // SAFETY: the caller's promise; an engine is never freed.
         unsafe {
-            if !sampled {
-                (*this).engine = std::ptr::null();
-                return;
-            }
             let engine = ring.engine.get();
-            (*this).engine = engine;
-            Payload::begin((&raw mut (*this).payload).cast(), &(*engine).limits);
+            (*this).frame.context.keys = ring.keys.get();
+            (*this).frame.context.trace_state = TraceState(None);
+            (*this).own.engine = engine;
+            Payload::begin((&raw mut (*this).own.payload).cast(), &(*engine).limits);
+            (*this).frame.ready = if ring.short_child.get() { ring.epoch.get() } else { 0 };
         }
     }
 
     /// Begins a span on the short way, current at once: on a thread whose ring is up to date, with a
-    /// recycled block, under a parent of this process or none, and without asking the sampler. `None`,
-    /// and nothing done but perhaps a counter skipped, if any of this is not so.
+    /// block that is ready, under a parent of this process or none, and without asking the sampler. `None`,
+    /// and nothing done, if any of this is not so.
     ///
     /// It makes no call, so that its caller needs no stack; everything else is a tail call away.
     #[inline(always)]
@@ -622,138 +633,120 @@ impl Block {
         epoch: u32,
     ) -> Option<NonNull<Block>> {
         let ring = local.ring();
-        let name = name.known();
-        if ring.epoch.get() != epoch {
-            return None;
-        }
-        let keys = ring.keys.get();
         let top = local.top();
-        // Each way writes what it has at once, so that few registers do.
-        let (block, context_flags);
-        if top.is_null() {
-            context_flags = ring.short_root.get();
-            if context_flags == 0 || (name == 0 && context_flags & SAMPLED != 0) {
-                return None;
-            }
-            let counter = ring.take_counter()?;
-            block = scratch::try_take_block()?;
-            let this = block.as_ptr();
-            // SAFETY: as in `create_on`.
-            unsafe {
-                (*this).frame.context.trace_lo = counter;
-                (*this).frame.context.trace_hi = 0;
-                (*this).frame.context.span = counter;
-                (*this).parent = 0;
-                (*this).place = Place::new(name, 0, 0);
-            }
-        } else {
-            // SAFETY: the frame on top of the stack is alive, and no block of the stock.
-            let current = unsafe { &(*top).context };
-            context_flags = current.flags & INHERITED;
-            if !(std::ptr::eq(current.keys, keys)
-                && ring.short_child.get()
-                && current.trace_state.is_empty())
-                || (name == 0 && context_flags & SAMPLED != 0)
-            {
-                return None;
-            }
-            let counter = ring.take_counter()?;
-            block = scratch::try_take_block()?;
-            let this = block.as_ptr();
-            let flags = if context_flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
-            // SAFETY: as in `create_on`.
-            unsafe {
-                (*this).frame.context.trace_lo = current.trace_lo;
-                (*this).frame.context.trace_hi = current.trace_hi;
-                (*this).frame.context.span = counter;
-                (*this).parent = current.span;
-                (*this).place = Place::new(name, 0, flags);
-            }
-        }
-        let this = block.as_ptr();
-        // SAFETY: as in `create_on`; the block stays where it is until the guard pops it.
+        let next = local.next();
+        let name = name.known();
+        // SAFETY: the frames are alive; one that is ready is a block or, on top, perhaps the base. The block
+        // above the top is nobody's, and it stays where it is until the guard leaves it.
         unsafe {
-            (*this).frame.context.keys = keys;
-            (&raw mut (*this).frame.context.trace_state).write(TraceState(None));
-            (*this).frame.context.flags = context_flags;
-            local.push(&raw mut (*this).frame);
-            let sampled = context_flags & SAMPLED != 0;
-            Block::begin(this, ring, sampled);
-            if sampled {
-                (*this).kinds = Kinds::new(kind, context_flags);
-                (*this).start = clock::counter_ticks();
+            if (*next).ready != epoch || (*top).ready != epoch || name == 0 {
+                return None;
             }
+            let counter = ring.take_counter()?;
+            local.advance(next);
+            let this = next.cast::<Block>();
+            let flags = (*top).context.flags;
+            let trace_lo = (*top).context.trace_lo;
+            // The base has none.
+            (*this).frame.context.trace_lo = if trace_lo == 0 { counter } else { trace_lo };
+            (*this).frame.context.trace_hi = (*top).context.trace_hi;
+            (*this).frame.context.span = counter;
+            (*this).frame.context.flags = flags;
+            if flags & SAMPLED != 0 {
+                (*this).own.parent = (*top).context.span;
+                let record_flags = if flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
+                (*this).own.place = Place::new(name, 0, record_flags);
+                (*this).own.kinds = Kinds::new(kind, flags);
+                (*this).own.start = clock::counter_ticks();
+            }
+            Some(NonNull::new_unchecked(this))
         }
-        Some(block)
     }
 
-    /// Ends a span on the short way: nothing about it is out of the ordinary, it is on top of the stack
-    /// if it is on it, and the ring has a credit and room. Else it does nothing and returns false.
+    /// Ends a span on the short way: nothing about it is out of the ordinary, it is on top of the chain
+    /// if it is current, and the ring has a credit and room. Else it does nothing and returns false.
     ///
     /// # Safety
     ///
     /// As for [`end`](Self::end).
     #[inline(always)]
-    unsafe fn try_end(this: NonNull<Block>, pop: bool) -> bool {
+    unsafe fn try_end(this: NonNull<Block>, is_current: bool) -> bool {
         let local = local();
         let block = this.as_ptr();
         // SAFETY: the caller's promise; until the block is given back nobody else uses it. Through the
-        // pointer, since the stack reaches the frame by its own.
+        // pointer, since the chain reaches the frame by its own.
         unsafe {
-            if pop && !std::ptr::eq(local.top(), &raw const (*block).frame) {
+            let frame = &raw mut (*block).frame;
+            if is_current && local.top() != frame {
                 return false;
             }
-            let engine = (*block).engine;
-            if engine.is_null() {
-                if !(*block).frame.context.trace_state.is_empty() {
-                    return false;
-                }
-            } else {
-                let ring = local.ring();
-                if ring.short_end.get() != engine {
-                    return false;
-                }
-                let payload = (*block).payload.assume_init_ref();
-                if !payload.is_plain() {
-                    return false;
-                }
+            let ring = local.ring();
+            if ring.short_end.get() != (*block).own.engine {
+                return false;
+            }
+            let payload = (*block).own.payload.assume_init_mut();
+            if !payload.is_plain() {
+                return false;
+            }
+            if (*block).frame.context.is_sampled() {
                 let words = payload.len();
-                let written = ring.ring.try_record(1 + words.div_ceil(8), |cell: *mut Cell| {
+                let written = ring.ring.try_record((words + 15) / 8, |cell: *mut Cell| {
                     Block::write_header(block, clock::counter_ticks, words, cell.cast());
                     if words > 0 {
                         payload.copy_inline(cell.add(1));
+                        Payload::reset(payload);
                     }
                 });
                 if !written {
                     return false;
                 }
             }
-            if pop {
-                local.pop_top(&raw mut (*block).frame);
+            if is_current {
+                local.retreat(frame);
+            } else {
+                local.give_block(this);
             }
         }
-        scratch::give_block(this);
         true
+    }
+
+    /// Ends whatever the span is: reads the clock and writes the record if it records, and gives the
+    /// block back.
+    ///
+    /// # Safety
+    ///
+    /// The span that owned the block has given it up. The block is in no chain or, with `is_current`, in
+    /// this thread's, or was.
+    #[inline(always)]
+    unsafe fn end(this: NonNull<Block>, is_current: bool) {
+        let now = if Block::is_recording(this) { clock::ticks() } else { 0 };
+        let local = local();
+        // SAFETY: the caller's promise. Once it is out of the chain, nothing else points at the block.
+        unsafe {
+            if is_current {
+                local.remove(&raw mut (*this.as_ptr()).frame);
+            }
+            let block = &mut *this.as_ptr();
+            block.frame.ready = 0;
+            if Block::is_recording(this) {
+                block.finish(now);
+            }
+            block.frame.context.trace_state = TraceState(None);
+            local.give_block(this);
+        }
     }
 
     #[inline(always)]
     fn payload(&mut self) -> &mut Payload {
-        // SAFETY: only spans that record ask for their payload, and they have one.
-        unsafe { self.payload.assume_init_mut() }
-    }
-
-    fn set_end(&mut self, time: WallTime) {
-        self.end = time.0;
-        self.place.add_flag(flag::END_WALL);
-        self.payload().mark_special();
+        self.own.payload()
     }
 
     /// Writes the record of a span that records. Only the context is left afterwards.
     #[inline(always)]
     fn finish(&mut self, now: u64) {
-        let engine = std::mem::replace(&mut self.engine, std::ptr::null());
-        if self.place.flags() & flag::END_WALL == 0 {
-            self.end = now;
+        let engine = self.own.engine;
+        if self.own.place.flags() & flag::END_WALL == 0 {
+            self.own.end = now;
         }
         if !self.frame.context.trace_state.is_empty() {
             self.write_trace_state();
@@ -797,11 +790,11 @@ impl Block {
             to.write((*this).frame.context.trace_lo);
             to.add(1).write((*this).frame.context.trace_hi);
             to.add(2).write((*this).frame.context.span);
-            to.add(3).write((*this).parent);
-            to.add(4).write((*this).start);
+            to.add(3).write((*this).own.parent);
+            to.add(4).write((*this).own.start);
             to.add(5).write(end());
-            to.add(6).write((*this).place.0);
-            to.add(7).write(u64::from((*this).kinds.0) | (words as u64 & 0xffff) << 16);
+            to.add(6).write((*this).own.place.0);
+            to.add(7).write(u64::from((*this).own.kinds.0) | (words as u64 & 0xffff) << 16);
         }
     }
 
@@ -809,9 +802,9 @@ impl Block {
     fn header(&self) -> Header {
         let mut header = Header::default();
         // SAFETY: only spans that record ask for their header, and they have a payload.
-        let payload = unsafe { self.payload.assume_init_ref() };
+        let payload = unsafe { self.own.payload.assume_init_ref() };
         // SAFETY: as above.
-        unsafe { Self::write_header(self, || self.end, payload.len(), &mut header) };
+        unsafe { Self::write_header(self, || self.own.end, payload.len(), &mut header) };
         if payload.has_large() {
             header.flags |= flag::HAS_LARGE;
         }
@@ -819,7 +812,7 @@ impl Block {
     }
 
     fn is_urgent(&self) -> bool {
-        self.kinds.status() == StatusCode::Error as u8 || self.place.flags() & flag::CRITICAL != 0
+        self.own.kinds.status() == StatusCode::Error as u8 || self.own.place.flags() & flag::CRITICAL != 0
     }
 
     /// Writes the record into the ring; the payload, if it was taken over, is empty afterwards.
@@ -912,34 +905,46 @@ impl Block {
             }
         }
     }
+}
 
-    /// Ends whatever the span is: reads the clock and writes the record if it records, and gives the
-    /// block back.
-    ///
-    /// # Safety
-    ///
-    /// The span that owned the block has given it up, and it is on no stack, or with `pop` on
-    /// this thread's.
+impl Own {
     #[inline(always)]
-    unsafe fn end(mut this: NonNull<Block>, pop: bool) {
-        // SAFETY: the caller's promise; every span has the field.
-        let engine = unsafe { (*this.as_ptr()).engine };
-        let now = if engine.is_null() { 0 } else { clock::ticks() };
-        if pop {
-            // Before there is a reference to the block: the stack reaches the frame by its own pointer.
-            // SAFETY: the caller's promise.
-            unsafe { local().pop(&raw mut (*this.as_ptr()).frame) };
-        }
-        // SAFETY: the block is on no stack, and the caller's promise.
-        let block = unsafe { this.as_mut() };
-        if !block.engine.is_null() {
-            block.finish(now);
-        }
-        if !block.frame.context.trace_state.is_empty() {
-            block.frame.context.trace_state = TraceState(None);
-        }
-        scratch::give_block(this);
+    fn payload(&mut self) -> &mut Payload {
+        // SAFETY: only spans that record ask for their payload, and they have one.
+        unsafe { self.payload.assume_init_mut() }
     }
+
+    fn set_end(&mut self, time: WallTime) {
+        self.end = time.0;
+        self.place.add_flag(flag::END_WALL);
+        self.payload().mark_special();
+    }
+}
+
+/// A new block, in no chain.
+#[cold]
+#[inline(never)]
+pub(crate) fn allocate_block(frame: Frame) -> NonNull<Block> {
+    let mut block = Box::<Block>::new_uninit();
+    let this = block.as_mut_ptr();
+    // SAFETY: a fresh box; the rest is initialised by whoever makes a span of it.
+    unsafe {
+        (&raw mut (*this).frame).write(frame);
+        (&raw mut (*this).own.engine).write(std::ptr::null());
+    }
+    NonNull::from(Box::leak(block)).cast()
+}
+
+/// Frees a block.
+///
+/// # Safety
+///
+/// It came from [`allocate_block`], is in no chain, and nobody uses it any more; its fields own nothing.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn free_block(block: NonNull<Block>) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(block.as_ptr().cast::<MaybeUninit<Block>>()) });
 }
 
 impl Drop for Span {
@@ -954,7 +959,7 @@ impl Drop for Span {
 /// One copy for the whole program: what follows a call site's own work is better small than inlined.
 #[inline(never)]
 fn end_span(block: NonNull<Block>) {
-    // SAFETY: the span gave the block up; a span's block is on no stack.
+    // SAFETY: the span gave the block up; a span's block is in no chain.
     if !unsafe { Block::try_end(block, false) } {
         end_cold(block, false);
     }
@@ -963,7 +968,7 @@ fn end_span(block: NonNull<Block>) {
 /// As [`end_span`], for a guard.
 #[inline(never)]
 fn end_guard(block: NonNull<Block>) {
-    // SAFETY: the guard gave the block up, and it is on this thread's stack, because a guard cannot
+    // SAFETY: the guard gave the block up, and it is in this thread's chain, because a guard cannot
     // leave its thread.
     if !unsafe { Block::try_end(block, true) } {
         end_cold(block, true);
@@ -972,9 +977,9 @@ fn end_guard(block: NonNull<Block>) {
 
 #[cold]
 #[inline(never)]
-fn end_cold(block: NonNull<Block>, pop: bool) {
+fn end_cold(block: NonNull<Block>, is_current: bool) {
     // SAFETY: as in `end_span` and `end_guard`.
-    unsafe { Block::end(block, pop) };
+    unsafe { Block::end(block, is_current) };
 }
 
 impl std::fmt::Debug for Span {
@@ -989,18 +994,22 @@ impl std::fmt::Debug for Span {
 /// A span that is current on its thread until the guard is dropped, which ends the span.
 #[must_use = "a span ends when its guard is dropped; `let _ = span!(..)` ends it at once"]
 pub struct SpanGuard {
-    /// `None` for a span that does nothing; else on this thread's stack.
+    /// `None` for a span that does nothing; else in this thread's chain.
     block: Option<NonNull<Block>>,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl SpanGuard {
     #[inline(always)]
-    fn new(local: &Local, mut span: Span) -> Self {
+    fn new(mut span: Span) -> Self {
         let block = span.block.take();
         if let Some(block) = block {
-            // SAFETY: the block stays in its place until the guard, which owns it now, pops it.
-            unsafe { local.push(&raw mut (*block.as_ptr()).frame) };
+            // SAFETY: the block stays in its place until the guard, which owns it now, takes it out.
+            unsafe {
+                if local().push(block) {
+                    (*block.as_ptr()).own.payload().mark_special();
+                }
+            }
         }
         SpanGuard { block, not_send: std::marker::PhantomData }
     }
@@ -1029,21 +1038,24 @@ impl SpanGuard {
     #[inline(never)]
     fn start_cold(name: &'static StaticStr, kind: SpanKind) -> Self {
         let local = local();
-        Self::new(local, Span::create(local, Name::Static(name), Parent::Current, kind, 0))
+        if local.ring().epoch.get() == epoch() {
+            local.make_top_ready();
+        }
+        Self::new(Span::create(local, Name::Static(name), None, kind, 0))
     }
 
+    /// The span's own fields, if it records.
     #[inline(always)]
-    fn block(&self) -> Option<&Block> {
-        // SAFETY: the block is ours, and its fields are initialised as far as they are read.
-        self.block.map(|block| unsafe { block.as_ref() })
+    fn recording(&mut self) -> Option<&mut Own> {
+        let block = self.block.filter(|block| Block::is_recording(*block))?;
+        // SAFETY: the block is ours, and nothing else points at this part of it.
+        Some(unsafe { &mut (*block.as_ptr()).own })
     }
 
-    #[inline(always)]
-    fn recording(&mut self) -> Option<&mut Block> {
-        // SAFETY: as above; the borrow is unique, since the stack is only read by calls that borrow
-        // nothing of ours.
-        let block = unsafe { self.block?.as_mut() };
-        (!block.engine.is_null()).then_some(block)
+    /// The keys of the span's context.
+    fn keys(&self) -> *const Keys {
+        // SAFETY: as above; every span has a context.
+        self.block.map_or(std::ptr::null(), |block| unsafe { (*block.as_ptr()).frame.context.keys })
     }
 
     span_methods!();
@@ -1053,8 +1065,8 @@ impl SpanGuard {
 
     /// Ends the span with the given end. An end before the start becomes the start.
     pub fn end_at(mut self, time: impl Into<WallTime>) {
-        if let Some(block) = self.recording() {
-            block.set_end(time.into());
+        if let Some(own) = self.recording() {
+            own.set_end(time.into());
         }
     }
 
@@ -1063,7 +1075,7 @@ impl SpanGuard {
         let block = self.block.take();
         if let Some(block) = block {
             // SAFETY: pushed on this thread, where the guard has been ever since.
-            unsafe { local().pop(&raw mut (*block.as_ptr()).frame) };
+            unsafe { local().remove(&raw mut (*block.as_ptr()).frame) };
         }
         Span { block }
     }
@@ -1133,15 +1145,12 @@ impl SpanBuilder<'_> {
         if epoch() == 0 {
             return Span::none();
         }
-        let parent = match &self.parent {
-            None => Parent::Current,
-            Some(parent) => Parent::Explicit(&parent.0),
-        };
+        let parent = self.parent.as_ref().map(|parent| &parent.0);
         let name = Name::Key(self.name);
         let mut span = Span::create(local(), name, parent, self.kind, self.scope);
-        if let (Some(block), Some(start)) = (span.recording(), self.start_unix_nanos) {
-            block.start = start;
-            block.place.add_flag(flag::START_WALL);
+        if let (Some(own), Some(start)) = (span.recording(), self.start_unix_nanos) {
+            own.start = start;
+            own.place.add_flag(flag::START_WALL);
         }
         span
     }
@@ -1180,13 +1189,17 @@ impl SpanContext {
     /// start meanwhile are its children. The invalid context makes them roots.
     pub fn attach(&self) -> ContextGuard {
         // It is the guard of a span that does not record.
-        let block = scratch::take_block();
+        let local = local();
+        let block = local.take_block();
         // SAFETY: the block is ours; a span that does not record has these fields.
         unsafe {
-            (*block.as_ptr()).engine = std::ptr::null();
-            (&raw mut (*block.as_ptr()).frame.context).write(self.0.clone());
+            let this = &mut *block.as_ptr();
+            this.frame.context = self.0.clone();
+            this.frame.ready = 0;
+            this.own.engine = std::ptr::null();
+            Payload::begin_none(this.own.payload.as_mut_ptr());
         }
-        ContextGuard(SpanGuard::new(local(), Span { block: Some(block) }))
+        ContextGuard(SpanGuard::new(Span { block: Some(block) }))
     }
 }
 

@@ -8,7 +8,9 @@
 //! the child's first span takes the slow path, where the fork is noticed. The current contexts are a
 //! stack of frames in the blocks of the spans themselves; they stay usable in the child as parents.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +18,7 @@ use crate::context::{Ctx, Keys, SpanContext};
 use crate::engine::{Engine, Reason};
 use crate::ring::{Lifetime, Ring};
 use crate::sampler::Mode;
+use crate::span::Block;
 
 /// Changes whenever threads must look at the engine again: another one is installed, one is closed,
 /// settings changed, a fork happened. Zero until the first engine is made.
@@ -131,17 +134,54 @@ pub(crate) unsafe fn leave_as_engine(ring: *const ThreadRing) {
     }
 }
 
-/// A context that is current, or was: an entry of the thread's stack.
+/// A context that is current, or was, or will be: the head of a span's block in the thread's chain.
+///
+/// A thread keeps its blocks in one chain: at the bottom the base, above it the current contexts, innermost
+/// last, and above the [top](Local::top) the blocks that wait for the next spans. So a span begins by moving
+/// the top up, and ends by moving it down.
+#[repr(C)]
 pub(crate) struct Frame {
     pub(crate) context: Ctx,
+    /// Null in the base.
     below: *mut Frame,
+    /// [`EMPTY`] in the last one.
+    above: *mut Frame,
+    /// The epoch for which the frame has been made ready, or zero. Above the top: the block's lasting fields
+    /// are those of the thread's ring, so that a span may use it as it is. From the top down: a child may take
+    /// the context over as it is (of the base: a root needs no sampler).
+    pub(crate) ready: u32,
 }
+
+/// What ends every chain, and is the chain of a thread that has none yet. Never ready and never written.
+struct Empty(Frame);
+
+// SAFETY: nothing ever writes to it, since it is never ready.
+unsafe impl Sync for Empty {}
+
+static EMPTY: Empty = Empty(Frame {
+    context: Ctx::NONE,
+    below: std::ptr::null_mut(),
+    above: (&raw const EMPTY.0).cast_mut(),
+    ready: 0,
+});
+
+fn empty() -> *mut Frame {
+    (&raw const EMPTY.0).cast_mut()
+}
+
+/// Blocks that a thread's chain keeps.
+const BLOCKS_MAX: u32 = 128;
 
 /// The thread-local state of the hot path.
 pub(crate) struct Local {
     ring: Cell<*const ThreadRing>,
-    /// The stack of current contexts, innermost first; null if there is none.
+    /// The innermost current context: a block's, the base, or [`EMPTY`] on a thread without a chain.
     top: Cell<*mut Frame>,
+    /// The bottom of the chain: a root's context, but for its IDs.
+    /// (Never dropped: a thread-local with a destructor costs every use a look.)
+    base: UnsafeCell<ManuallyDrop<Frame>>,
+    /// Blocks in the chain.
+    blocks: Cell<u32>,
     /// The engine that `Engine::attach` chose for this thread; null for the installed one.
     pub(crate) attached: Cell<*const Engine>,
     /// Spans of this thread are not recorded: it is the flusher.
@@ -174,10 +214,19 @@ static NO_RING: NoRing = NoRing(ThreadRing {
     thread_id: 0,
 });
 
+const _: () = assert!(!std::mem::needs_drop::<Local>());
+
 thread_local! {
     static LOCAL: Local = const { Local {
         ring: Cell::new(&raw const NO_RING.0),
-        top: Cell::new(std::ptr::null_mut()),
+        top: Cell::new((&raw const EMPTY.0).cast_mut()),
+        base: UnsafeCell::new(ManuallyDrop::new(Frame {
+            context: Ctx::NONE,
+            below: std::ptr::null_mut(),
+            above: (&raw const EMPTY.0).cast_mut(),
+            ready: 0,
+        })),
+        blocks: Cell::new(0),
         attached: Cell::new(std::ptr::null()),
         suppressed: Cell::new(false),
         exiting: Cell::new(false),
@@ -193,7 +242,8 @@ impl Drop for Rings {
     fn drop(&mut self) {
         LOCAL.with(|local| {
             local.exiting.set(true);
-            local.ring.set(&raw const NO_RING.0);
+            local.set_ring(&raw const NO_RING.0);
+            local.clear();
         });
         for ring in self.0.take() {
             // SAFETY: the thread's own ring; from here on it is reached through neither local.
@@ -232,76 +282,229 @@ impl Local {
         unsafe { &*self.ring.get() }
     }
 
+    /// Changes the ring: what was ready for the old one is not for the new one.
+    fn set_ring(&self, ring: *const ThreadRing) {
+        self.ring.set(ring);
+        let mut at = self.top.get();
+        // SAFETY: the frames of a chain are alive, and `below` and `above` lead to its ends.
+        unsafe {
+            let mut above = (*at).above;
+            while !at.is_null() && at != empty() {
+                (*at).ready = 0;
+                at = (*at).below;
+            }
+            while above != empty() {
+                (*above).ready = 0;
+                above = (*above).above;
+            }
+        }
+    }
+
     /// The current context. It must not be used after something ended or was made current.
     #[inline(always)]
     pub(crate) fn current(&self) -> &Ctx {
         static NONE: Ctx = Ctx::NONE;
-        // SAFETY: null, or the frame on top of the stack, which is alive.
-        unsafe { self.top.get().as_ref() }.map_or(&NONE, |frame| &frame.context)
+        // SAFETY: the frame on top is alive.
+        let top = unsafe { &*self.top.get() };
+        if top.below.is_null() { &NONE } else { &top.context }
     }
 
-    /// Makes the context of `frame` current.
-    ///
-    /// # Safety
-    ///
-    /// The frame stays where it is, and its context as it is, until it has been [popped](Self::pop) on
-    /// this thread. (If that never happens, it stays for good.)
-    #[inline(always)]
-    pub(crate) unsafe fn push(&self, frame: *mut Frame) {
-        // SAFETY: the caller's promise.
-        unsafe { (*frame).below = self.top.get() };
-        self.top.set(frame);
-    }
-
-    /// Ends the time of `frame`: what was current before it becomes current again.
-    ///
-    /// If another one is on top, either a guard inside it was leaked, or it ends out of order. The
-    /// outer one wins: with it go all above it. Those find, when they end, that they are no longer on
-    /// the stack, and change nothing. So every frame that can be reached from the top is alive.
-    ///
-    /// # Safety
-    ///
-    /// The frame was pushed on this thread.
-    #[inline(always)]
-    pub(crate) unsafe fn pop(&self, frame: *mut Frame) {
-        if self.top.get() == frame {
-            // SAFETY: it is on top.
-            unsafe { self.pop_top(frame) };
-        } else {
-            // SAFETY: as promised to us.
-            unsafe { self.pop_out_of_order(frame) };
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    unsafe fn pop_out_of_order(&self, frame: *mut Frame) {
-        let mut at = self.top.get();
-        while !at.is_null() {
-            // SAFETY: reached from the top, so alive.
-            let below = unsafe { (*at).below };
-            if at == frame {
-                return self.top.set(below);
-            }
-            at = below;
-        }
-    }
-
-    /// The top of the stack of current contexts; null if there is none.
+    /// The innermost frame; only on a thread that has no chain it must not be written.
     #[inline(always)]
     pub(crate) fn top(&self) -> *mut Frame {
         self.top.get()
     }
 
-    /// Takes `frame` off the stack.
+    /// The frame above the top: the next span's block if it is [ready](Frame::ready).
+    #[inline(always)]
+    pub(crate) fn next(&self) -> *mut Frame {
+        // SAFETY: the frame on top is alive.
+        unsafe { (*self.top.get()).above }
+    }
+
+    /// Makes the context of [`next`](Self::next) current.
     ///
     /// # Safety
     ///
-    /// It is on [top](Self::top).
+    /// `frame` is `next`, and a block.
     #[inline(always)]
-    pub(crate) unsafe fn pop_top(&self, frame: *mut Frame) {
+    pub(crate) unsafe fn advance(&self, frame: *mut Frame) {
+        self.top.set(frame);
+    }
+
+    /// Ends the time of `frame`, whose block waits for the next span from now on.
+    ///
+    /// # Safety
+    ///
+    /// It is on [top](Self::top), and a block.
+    #[inline(always)]
+    pub(crate) unsafe fn retreat(&self, frame: *mut Frame) {
         // SAFETY: on the stack, so alive.
         self.top.set(unsafe { (*frame).below });
+    }
+
+    /// Makes the top, if it can be, ready to be a parent on the short way.
+    ///
+    /// The thread's ring is up to date.
+    pub(crate) fn make_top_ready(&self) {
+        let ring = self.ring();
+        let top = self.top.get();
+        // SAFETY: the frame on top is alive, and no chain's end unless there is none.
+        unsafe {
+            if top == empty() {
+                return;
+            }
+            let epoch = ring.epoch.get();
+            if (*top).below.is_null() {
+                let flags = ring.short_root.get();
+                (*top).context.flags = flags;
+                (*top).ready = if flags == 0 { 0 } else { epoch };
+                return;
+            }
+            let context = &(*top).context;
+            let sampled = context.is_sampled();
+            let may = ring.short_child.get()
+                && std::ptr::eq(context.keys, ring.keys.get())
+                && context.trace_lo != 0
+                && context.trace_state.is_empty()
+                && context.flags & !crate::span::INHERITED == 0
+                && (ring.parent_based.get() || sampled == (ring.root_mode.get() == Mode::On));
+            (*top).ready = if may { epoch } else { 0 };
+        }
+    }
+
+    /// The chain's top, which may be written.
+    fn chain(&self) -> *mut Frame {
+        if self.top.get() == empty() {
+            self.top.set(self.base.get().cast());
+        }
+        self.top.get()
+    }
+
+    /// Puts a block into the chain, above `at`.
+    ///
+    /// # Safety
+    ///
+    /// `at` is in the chain, and the block is the caller's and in none.
+    unsafe fn link(&self, at: *mut Frame, frame: *mut Frame) {
+        // SAFETY: the caller's promise; the frames of a chain are alive.
+        unsafe {
+            let above = (*at).above;
+            (*frame).below = at;
+            (*frame).above = above;
+            (*at).above = frame;
+            if above != empty() {
+                (*above).below = frame;
+            }
+        }
+        self.blocks.set(self.blocks.get() + 1);
+    }
+
+    /// Takes a block out of the chain.
+    ///
+    /// # Safety
+    ///
+    /// It is in the chain and not on top.
+    unsafe fn unlink(&self, frame: *mut Frame) {
+        // SAFETY: as above.
+        unsafe {
+            let (below, above) = ((*frame).below, (*frame).above);
+            (*below).above = above;
+            if above != empty() {
+                (*above).below = below;
+            }
+        }
+        self.blocks.set(self.blocks.get() - 1);
+    }
+
+    /// A block for a new span, [ready](Frame::ready) or not; in no chain.
+    pub(crate) fn take_block(&self) -> NonNull<Block> {
+        let next = self.next();
+        if next == empty() {
+            return crate::span::allocate_block(Frame {
+                context: Ctx::NONE,
+                below: std::ptr::null_mut(),
+                above: std::ptr::null_mut(),
+                ready: 0,
+            });
+        }
+        // SAFETY: above the top, so a block that nobody uses.
+        unsafe {
+            self.unlink(next);
+            NonNull::new_unchecked(next.cast())
+        }
+    }
+
+    /// Takes a block back from a span that has ended: it waits for the next one, unless there are enough.
+    ///
+    /// # Safety
+    ///
+    /// The block is the caller's and in no chain. It is ready only if it is for this thread's ring.
+    pub(crate) unsafe fn give_block(&self, block: NonNull<Block>) {
+        if self.blocks.get() >= BLOCKS_MAX {
+            // SAFETY: the caller's promise.
+            return unsafe { crate::span::free_block(block) };
+        }
+        // SAFETY: likewise.
+        unsafe { self.link(self.chain(), block.as_ptr().cast()) };
+    }
+
+    /// Makes the context of a block current. True if the chain keeps more blocks than it should: then this
+    /// one must be [removed](Self::remove) when it ends.
+    ///
+    /// # Safety
+    ///
+    /// The block is in no chain, and stays in its place until it leaves this thread's. (If it never does, it
+    /// stays for good.)
+    pub(crate) unsafe fn push(&self, block: NonNull<Block>) -> bool {
+        let frame = block.as_ptr().cast();
+        // SAFETY: the caller's promise.
+        unsafe { self.link(self.chain(), frame) };
+        self.top.set(frame);
+        self.blocks.get() > BLOCKS_MAX
+    }
+
+    /// Takes a block whose context is current, or was, out of the chain: what was current before it becomes
+    /// current again.
+    ///
+    /// If another one is on top, either a guard inside it was leaked, or it ends out of order. The
+    /// outer one wins: with it go all above it. Those find, when they end, that they are no longer in
+    /// the chain, and change nothing. So every frame that can be reached from the top is alive.
+    ///
+    /// # Safety
+    ///
+    /// It was pushed, or advanced to, on this thread.
+    pub(crate) unsafe fn remove(&self, frame: *mut Frame) {
+        let top = self.top.get();
+        let mut at = top;
+        let mut gone = 1;
+        // SAFETY: reached from the top, so alive.
+        unsafe {
+            while at != frame {
+                at = (*at).below;
+                gone += 1;
+                if at.is_null() {
+                    return;
+                }
+            }
+            let below = (*frame).below;
+            let above = (*top).above;
+            (*top).above = empty();
+            (*below).above = above;
+            if above != empty() {
+                (*above).below = below;
+            }
+            self.top.set(below);
+        }
+        self.blocks.set(self.blocks.get() - gone);
+    }
+
+    /// Frees the blocks that wait.
+    fn clear(&self) {
+        while self.next() != empty() {
+            // SAFETY: it waits in the chain, so nobody uses it.
+            unsafe { crate::span::free_block(self.take_block()) };
+        }
     }
 
     /// A counter for a new span, taking a new block where the old one is used up.
@@ -356,7 +559,7 @@ impl Local {
         engine.configure(ring);
         ring.epoch.set(epoch);
         if !self.exiting.get() {
-            self.ring.set(ring);
+            self.set_ring(ring);
         }
         Ready::Ring(ring)
     }
@@ -402,7 +605,7 @@ impl Local {
 
     /// In a fork child: the rings, and the engine attached, are the parent's.
     pub(crate) fn forget_parent(&self) {
-        self.ring.set(&raw const NO_RING.0);
+        self.set_ring(&raw const NO_RING.0);
         self.attached.set(std::ptr::null());
         self.suppressed.set(false);
         let _ = RINGS.try_with(|rings| {
@@ -416,18 +619,18 @@ impl Local {
     /// In a fork child, in its `pthread_atfork` handler: the hot path has no ring, also where the kernel
     /// has no pages that a child sees zeroed.
     pub(crate) fn leave_ring(&self) {
-        self.ring.set(&raw const NO_RING.0);
+        self.set_ring(&raw const NO_RING.0);
     }
 
     /// Chooses the engine for this thread; null for the installed one. Returns the one before.
     pub(crate) fn attach(&self, engine: *const Engine) -> *const Engine {
-        self.ring.set(&raw const NO_RING.0);
+        self.set_ring(&raw const NO_RING.0);
         self.attached.replace(engine)
     }
 
     /// Spans of this thread are refused and counted from now on.
     pub(crate) fn suppress(&self) {
-        self.ring.set(&raw const NO_RING.0);
+        self.set_ring(&raw const NO_RING.0);
         self.suppressed.set(true);
     }
 
