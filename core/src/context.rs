@@ -84,12 +84,22 @@ pub(crate) struct Keys {
     pub(crate) ids: IdKeys,
 }
 
-/// Bits of [`Ctx::flags`] above the W3C trace flags.
+/// Bits of [`Ctx::flags`]: they lie as in the second half of a record's seventh word, so that a child's
+/// record takes them over as they are.
 pub(crate) mod bit {
-    pub(crate) const TRACE_RAW: u32 = 1 << 8;
-    pub(crate) const SPAN_RAW: u32 = 1 << 9;
-    pub(crate) const REMOTE: u32 = 1 << 10;
-    pub(crate) const VALID: u32 = 1 << 11;
+    use super::TraceFlags;
+    use crate::record::flag;
+
+    pub(crate) const VALID: u32 = 1;
+    /// W3C trace flags.
+    pub(crate) const TRACE_FLAGS: u32 = 0xff00;
+    pub(crate) const TRACE_RAW: u32 = (flag::TRACE_RAW as u32) << 16;
+    pub(crate) const SPAN_RAW: u32 = (flag::SPAN_RAW as u32) << 16;
+    pub(crate) const REMOTE: u32 = (flag::PARENT_REMOTE as u32) << 16;
+
+    pub(crate) const fn trace_flags(flags: TraceFlags) -> u32 {
+        (flags.0 as u32) << 8
+    }
 }
 
 /// A span context as threads keep and pass it: counters, or raw IDs where a bit says so.
@@ -102,7 +112,7 @@ pub(crate) struct Ctx {
     pub(crate) trace_hi: u64,
     pub(crate) trace_state: TraceState,
     pub(crate) span: u64,
-    /// W3C trace flags in the low byte, [`bit`]s above.
+    /// See [`bit`].
     pub(crate) flags: u32,
 }
 
@@ -129,7 +139,7 @@ impl Ctx {
 
     #[inline(always)]
     pub(crate) fn is_sampled(&self) -> bool {
-        self.flags & u32::from(TraceFlags::SAMPLED.0) != 0
+        self.flags & bit::trace_flags(TraceFlags::SAMPLED) != 0
     }
 
     fn ids(&self) -> Option<&'static IdKeys> {
@@ -210,7 +220,7 @@ impl SpanContext {
             trace_hi: (trace_id.0 >> 64) as u64,
             span: span_id.0,
             trace_state,
-            flags: u32::from(flags.0) | bit::TRACE_RAW | bit::SPAN_RAW | bit::VALID,
+            flags: bit::trace_flags(flags) | bit::TRACE_RAW | bit::SPAN_RAW | bit::VALID,
             ..Ctx::NONE
         })
     }
@@ -233,7 +243,7 @@ impl SpanContext {
 
     /// W3C trace flags.
     pub fn trace_flags(&self) -> TraceFlags {
-        TraceFlags(self.0.flags as u8)
+        TraceFlags((self.0.flags >> 8) as u8)
     }
 
     /// W3C tracestate.

@@ -68,18 +68,22 @@ pub struct Header {
     pub end: u64,
     /// Interned name; zero if the payload holds a NAME item.
     pub name: u32,
-    /// Number of the tracer (instrumentation scope and resource); zero for the default one.
-    pub scope: u16,
+    /// Means nothing in a record.
+    pub context: u8,
+    /// W3C trace flags of the span's context.
+    pub trace_flags: u8,
     /// See [`flag`].
     pub flags: u16,
     /// [`SpanKind`](crate::SpanKind) in the low four bits, [`StatusCode`](crate::StatusCode) above.
     pub kind_status: u8,
-    /// W3C trace flags of the span's context.
-    pub trace_flags: u8,
+    /// Reserved, zero.
+    pub reserved: u8,
     /// Words of payload in the cells that follow; see [`flag::BOXED`].
     pub payload_words: u16,
+    /// Number of the tracer (instrumentation scope and resource); zero for the default one.
+    pub scope: u16,
     /// Reserved, zero.
-    pub reserved: u32,
+    pub reserved_2: u16,
 }
 
 const _: () = {

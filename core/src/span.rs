@@ -23,8 +23,8 @@ use crate::sampler::Mode;
 use crate::thread::{Frame, Local, Ready, ThreadRing, epoch, local};
 use crate::{IntoValue, Key, Tracer, clock};
 
-const SAMPLED: u32 = TraceFlags::SAMPLED.0 as u32;
-const RANDOM: u32 = TraceFlags::RANDOM.0 as u32;
+const SAMPLED: u32 = bit::trace_flags(TraceFlags::SAMPLED);
+const RANDOM: u32 = bit::trace_flags(TraceFlags::RANDOM);
 /// Flags of a context that a child in the same process takes over.
 pub(crate) const INHERITED: u32 = bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID;
 
@@ -84,33 +84,27 @@ struct Own {
     payload: MaybeUninit<Payload>,
 }
 
-/// Name, scope and flags of a record, as they lie in its header: written and copied as one word.
+/// Name, trace flags and flags of a record, as they lie in its header: written and copied as one word.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
 impl Place {
+    /// `flags` are a context's ([`Ctx::flags`]), which lie as the record's do.
     #[inline(always)]
-    fn new(name: u32, scope: u16, flags: u16) -> Self {
-        Place(u64::from(name) | u64::from(scope) << 32 | u64::from(flags) << 48)
+    fn new(name: u32, flags: u32) -> Self {
+        Place(u64::from(name) | u64::from(flags) << 32)
     }
 
-    #[inline(always)]
     fn name(self) -> u32 {
         self.0 as u32
     }
 
-    #[inline(always)]
-    fn scope(self) -> u16 {
-        (self.0 >> 32) as u16
-    }
-
-    #[inline(always)]
     fn flags(self) -> u16 {
         (self.0 >> 48) as u16
     }
 
     fn set_name(&mut self, name: u32) {
-        *self = Place::new(name, self.scope(), self.flags());
+        self.0 = self.0 >> 32 << 32 | u64::from(name);
     }
 
     fn add_flag(&mut self, flag: u16) {
@@ -118,14 +112,14 @@ impl Place {
     }
 }
 
-/// Kind, status and trace flags of a record, likewise; the number of its payload's words goes above.
+/// Kind, status and scope of a record, likewise; the number of its payload's words is put between.
 #[derive(Clone, Copy)]
-struct Kinds(u32);
+struct Kinds(u64);
 
 impl Kinds {
     #[inline(always)]
-    fn new(kind: SpanKind, context_flags: u32) -> Self {
-        Kinds(kind as u32 | (context_flags & 0xff) << 8)
+    fn new(kind: SpanKind, scope: u16) -> Self {
+        Kinds(kind as u64 | u64::from(scope) << 32)
     }
 
     fn status(self) -> u8 {
@@ -133,11 +127,11 @@ impl Kinds {
     }
 
     fn set_kind(&mut self, kind: SpanKind) {
-        self.0 = self.0 & !0xf | kind as u32;
+        self.0 = self.0 & !0xf | kind as u64;
     }
 
     fn set_status(&mut self, status: StatusCode) {
-        self.0 = self.0 & !0xf0 | (status as u32) << 4;
+        self.0 = self.0 & !0xf0 | (status as u64) << 4;
     }
 }
 
@@ -145,12 +139,13 @@ impl Kinds {
 compile_error!("`Place` and `Kinds` lie as in the header on little-endian machines only");
 const _: () = {
     use std::mem::offset_of;
-    assert!(offset_of!(Header, name) == 48 && offset_of!(Header, scope) == 52);
-    assert!(offset_of!(Header, flags) == 54 && offset_of!(Header, kind_status) == 56);
-    assert!(offset_of!(Header, trace_flags) == 57 && offset_of!(Header, payload_words) == 58);
+    assert!(offset_of!(Header, name) == 48 && offset_of!(Header, context) == 52);
+    assert!(offset_of!(Header, trace_flags) == 53 && offset_of!(Header, flags) == 54);
+    assert!(offset_of!(Header, kind_status) == 56 && offset_of!(Header, payload_words) == 58);
+    assert!(offset_of!(Header, scope) == 60);
     assert!(offset_of!(Header, trace_hi) == 8 && offset_of!(Header, span) == 16);
     assert!(offset_of!(Header, parent) == 24 && offset_of!(Header, start) == 32);
-    assert!(offset_of!(Header, end) == 40 && offset_of!(Header, reserved) == 60);
+    assert!(offset_of!(Header, end) == 40);
 };
 
 // SAFETY: `engine` is null or points to an engine, which is Sync and never freed; everything else in
@@ -271,7 +266,7 @@ macro_rules! span_methods {
                     trace_lo: target.trace_lo,
                     trace_hi: target.trace_hi,
                     span: target.span,
-                    flags: target.flags & 0xff | flags << 8,
+                    flags: target.flags >> 8 & 0xff | flags << 8,
                     trace_state: target.trace_state.as_str(),
                 };
                 own.payload().link(&link, fill);
@@ -485,13 +480,13 @@ impl Span {
                 Name::Key(Key::Str(_)) => None,
             };
             if sampled {
-                own.kinds = Kinds::new(kind, context_flags);
+                own.kinds = Kinds::new(kind, scope);
                 own.parent = parent_id;
                 let name = match interned {
                     Some(name) => name.get(),
                     None => Self::name_inline(own.payload(), name),
                 };
-                own.place = Place::new(name, scope, flags);
+                own.place = Place::new(name, context_flags & 0xffff | u32::from(flags) << 16);
                 own.start = clock::ticks();
             }
         }
@@ -536,7 +531,7 @@ impl Span {
             }
             context.trace_lo = from.trace_lo;
             context.trace_hi = from.trace_hi;
-            context.flags = from.flags & (0xff | bit::VALID | bit::TRACE_RAW);
+            context.flags = from.flags & (bit::TRACE_FLAGS | bit::VALID | bit::TRACE_RAW);
             context.trace_state = from.trace_state.clone();
             parent_id = from.span;
         }
@@ -654,9 +649,8 @@ impl Block {
             (*this).frame.context.flags = flags;
             if flags & SAMPLED != 0 {
                 (*this).own.parent = (*top).context.span;
-                let record_flags = if flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
-                (*this).own.place = Place::new(name, 0, record_flags);
-                (*this).own.kinds = Kinds::new(kind, flags);
+                (*this).own.place = Place::new(name, flags);
+                (*this).own.kinds = Kinds::new(kind, 0);
                 (*this).own.start = clock::counter_ticks();
             }
             Some(NonNull::new_unchecked(this))
@@ -794,7 +788,7 @@ impl Block {
             to.add(4).write((*this).own.start);
             to.add(5).write(end());
             to.add(6).write((*this).own.place.0);
-            to.add(7).write(u64::from((*this).own.kinds.0) | (words as u64 & 0xffff) << 16);
+            to.add(7).write((*this).own.kinds.0 | (words as u64 & 0xffff) << 16);
         }
     }
 
