@@ -164,21 +164,27 @@ impl Drainer {
 
     /// The flusher is about to wait: how may it? After anything but [`Sleep::No`] it waits until it is
     /// woken or its own deadline comes, and then calls [`wake_up`](Self::wake_up).
-    pub fn prepare_sleep(&mut self) -> Sleep {
+    ///
+    /// If it `found` spans just now there may be more soon, and whoever records them had to wake it: it looks
+    /// again by its own timer.
+    pub fn prepare_sleep(&mut self, found: bool) -> Sleep {
         self.adopt(false);
         let engine = self.engine;
-        let has_records =
-            self.rings.iter().any(|(ring, reader)| ring.get().ring.head() != reader.tail());
-        if !has_records {
+        let active = found
+            || self.rings.iter().any(|(ring, reader)| ring.get().ring.head() != reader.tail());
+        if !active {
             self.reclaim(false);
         }
-        engine.park.prepare(!has_records);
+        engine.park.prepare(!active);
         if engine.tickets.pending() != self.noted
             || engine.has_incoming()
             || engine.critical.load(std::sync::atomic::Ordering::Acquire) != 0
         {
             engine.park.resume();
             return Sleep::No;
+        }
+        if active {
+            return Sleep::Poll;
         }
         let active = self.rings.iter().any(|(ring, reader)| {
             let thread = ring.get();

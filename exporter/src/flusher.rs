@@ -58,6 +58,8 @@ pub(crate) struct Flusher {
     seal_at: Option<Instant>,
     cleanup_at: Option<Instant>,
     poll_interval: Duration,
+    /// Whether the last round drained anything.
+    found: bool,
     /// A flush ticket whose spans are not all sealed yet.
     ticket: Option<u64>,
     /// Flushes that wait until all batches up to a sequence number are handed over.
@@ -94,6 +96,7 @@ impl Flusher {
             seal_at: None,
             cleanup_at: None,
             poll_interval: POLL_MIN,
+            found: false,
             ticket: None,
             flushes: Vec::new(),
             stop: false,
@@ -173,6 +176,7 @@ impl Flusher {
                 self.seal(now);
             }
         }
+        self.found = found > 0;
         self.poll_interval = if more || found * 64 > self.settings.max_spans {
             POLL_MIN
         } else {
@@ -320,7 +324,7 @@ impl Flusher {
 
     /// Waits until there is something to do.
     fn wait(&mut self) {
-        let sleep = self.drainer.prepare_sleep();
+        let sleep = self.drainer.prepare_sleep(self.found);
         if sleep == Sleep::No {
             return;
         }
