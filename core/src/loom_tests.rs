@@ -349,7 +349,7 @@ fn loom_pool() {
                 if let Some(segment) = pool.take(&Plenty) {
                     // SAFETY: the segment is ours until it is given back; loom tracks its first cell.
                     unsafe {
-                        let (cell, _) = crate::pool::Segment::range(segment);
+                        let (cell, _) = pool.range(segment);
                         (*cell).0.with_mut(|cell| *cell = Cell([7; 8]));
                         pool.give(segment);
                     }

@@ -4,8 +4,9 @@
 //! segment's memory comes from the operating system when it is first taken and returns there when the
 //! flusher trims the pool.
 //!
-//! Two stacks of indices share one table of links: segments that have memory, and indices that have
-//! none. An index is on one stack at most, or out.
+//! A segment is known by its index, and all of its memory holds cells. Two stacks of indices share one
+//! table of links: segments that have memory, and indices that have none. An index is on one stack at
+//! most, or out; then its link leads to the next segment of its ring's chain.
 //!
 //! # Orderings
 //!
@@ -13,8 +14,8 @@
 //! top was popped and pushed again in between fails its compare-exchange (no ABA). `push` stores the
 //! link and publishes it with the Release compare-exchange on the top; `pop` reads the top with
 //! Acquire, which pairs with it, and so sees the link, the segment's pointer and all that the last
-//! owner did with the segment's memory. A link read by a pop that then fails may be stale; it is not
-//! used.
+//! owner did with the segment's memory. A link read by a pop that then fails may be stale, or a chain's;
+//! it is not used. A chain's link is a Relaxed store, published by the ring's head.
 
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, CellSlot, Ordering};
 
@@ -22,41 +23,37 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, CellSlot, Ordering};
 #[cfg(not(spanring_loom))]
 pub(crate) const SEGMENT_CELLS: usize = 256;
 #[cfg(spanring_loom)]
-pub(crate) const SEGMENT_CELLS: usize = 3;
+pub(crate) const SEGMENT_CELLS: usize = 2;
 
 /// Bytes of a segment.
 pub(crate) const SEGMENT_BYTES: usize = SEGMENT_CELLS * crate::record::CELL_BYTES;
 
-/// Cells of a segment that hold records; the first one holds the segment's own fields.
-pub(crate) const SEGMENT_RECORD_CELLS: usize = SEGMENT_CELLS - 1;
-
-/// A block of ring memory. Lives in memory of its own of `SEGMENT_BYTES` bytes (loom: a box).
+/// The cells of a segment, in memory of their own (loom: a box).
 #[repr(C, align(64))]
-pub(crate) struct Segment {
-    /// The segment that continues the chain; null in the last one.
-    pub(crate) next: AtomicPtr<Segment>,
-    index: u32,
-    cells: [CellSlot; SEGMENT_RECORD_CELLS],
-}
+struct Cells([CellSlot; SEGMENT_CELLS]);
 
-#[cfg(not(spanring_loom))]
-const _: () = assert!(size_of::<Segment>() == SEGMENT_BYTES);
+const _: () = assert!(size_of::<Cells>() == SEGMENT_BYTES || cfg!(spanring_loom));
+
+/// The index of a segment, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Segment(pub(crate) u32);
 
 impl Segment {
-    /// The first record cell, and the one past the last.
-    ///
-    /// # Safety
-    ///
-    /// `this` is a segment of a pool that is out.
-    pub(crate) unsafe fn range(this: *mut Segment) -> (*const CellSlot, *const CellSlot) {
-        // SAFETY: the caller's promise; only the address of the cells is taken.
-        let first = unsafe { &raw const (*this).cells }.cast::<CellSlot>();
-        // SAFETY: one past the end of the array.
-        (first, unsafe { first.add(SEGMENT_RECORD_CELLS) })
+    /// No segment.
+    pub(crate) const NONE: Segment = Segment(NONE);
+
+    /// Whether there is none.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
     }
 }
 
-const NONE: u32 = u32::MAX;
+/// Indices count from one, so that zeroed memory (a fork child's rings) has none.
+const NONE: u32 = 0;
+
+fn at(index: u32) -> usize {
+    index as usize - 1
+}
 
 struct Stack(AtomicU64);
 
@@ -68,7 +65,7 @@ impl Stack {
     fn push(&self, links: &[AtomicU32], index: u32) {
         let mut top = self.0.load(Ordering::Relaxed);
         loop {
-            links[index as usize].store(top as u32, Ordering::Relaxed);
+            links[at(index)].store(top as u32, Ordering::Relaxed);
             let tag = (top >> 32).wrapping_add(1);
             let new = tag << 32 | u64::from(index);
             match self.0.compare_exchange_weak(top, new, Ordering::Release, Ordering::Relaxed) {
@@ -85,7 +82,7 @@ impl Stack {
             if index == NONE {
                 return None;
             }
-            let next = links[index as usize].load(Ordering::Relaxed);
+            let next = links[at(index)].load(Ordering::Relaxed);
             let new = top >> 32 << 32 | u64::from(next);
             match self.0.compare_exchange_weak(top, new, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(index),
@@ -106,12 +103,12 @@ pub(crate) trait Bytes {
 /// A bounded pool of segments.
 pub(crate) struct SegmentPool {
     links: Box<[AtomicU32]>,
-    segments: Box<[AtomicPtr<Segment>]>,
+    segments: Box<[AtomicPtr<Cells>]>,
     /// Segments with memory that nobody uses.
     ready: Stack,
     /// Indices without memory, apart from those never used.
     empty: Stack,
-    /// Indices from here on have never been used.
+    /// As many indices have ever been used.
     fresh: AtomicU32,
     /// Segments with memory.
     allocated: AtomicU32,
@@ -135,39 +132,57 @@ impl SegmentPool {
         self.allocated.load(Ordering::Relaxed) as usize
     }
 
-    /// A segment, not linked to another, or `None` if the pool or the byte budget is spent.
-    pub(crate) fn take(&self, bytes: &impl Bytes) -> Option<*mut Segment> {
-        let segment = match self.ready.pop(&self.links) {
-            Some(index) => self.segments[index as usize].load(Ordering::Relaxed),
+    /// A segment, the last of its chain, or `None` if the pool or the byte budget is spent.
+    pub(crate) fn take(&self, bytes: &impl Bytes) -> Option<Segment> {
+        let index = match self.ready.pop(&self.links) {
+            Some(index) => index,
             None => self.allocate(bytes)?,
         };
-        // SAFETY: the segment came off a stack or was made just now, so it is ours alone.
-        unsafe { (*segment).next.store(std::ptr::null_mut(), Ordering::Relaxed) };
+        let segment = Segment(index);
+        self.link(segment, Segment::NONE);
         Some(segment)
     }
 
     #[cold]
-    fn allocate(&self, bytes: &impl Bytes) -> Option<*mut Segment> {
+    fn allocate(&self, bytes: &impl Bytes) -> Option<u32> {
         let index = self.empty.pop(&self.links).or_else(|| {
             self.fresh
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |fresh| {
                     ((fresh as usize) < self.links.len()).then_some(fresh + 1)
                 })
                 .ok()
+                .map(|fresh| fresh + 1)
         })?;
         if !bytes.reserve(SEGMENT_BYTES) {
             self.empty.push(&self.links, index);
             return None;
         }
-        let segment = memory::allocate(index);
-        if segment.is_null() {
+        let cells = memory::allocate();
+        if cells.is_null() {
             bytes.release(SEGMENT_BYTES);
             self.empty.push(&self.links, index);
             return None;
         }
-        self.segments[index as usize].store(segment, Ordering::Relaxed);
+        self.segments[at(index)].store(cells, Ordering::Relaxed);
         self.allocated.fetch_add(1, Ordering::Relaxed);
-        Some(segment)
+        Some(index)
+    }
+
+    /// The first cell of a segment that is out, and the one past the last. The pointer was stored before
+    /// the segment was handed on.
+    pub(crate) fn range(&self, segment: Segment) -> (*const CellSlot, *const CellSlot) {
+        let first = self.segments[at(segment.0)].load(Ordering::Relaxed).cast::<CellSlot>();
+        (first, first.wrapping_add(SEGMENT_CELLS))
+    }
+
+    /// Continues the chain of `segment`, which is out, with `next`.
+    pub(crate) fn link(&self, segment: Segment, next: Segment) {
+        self.links[at(segment.0)].store(next.0, Ordering::Relaxed);
+    }
+
+    /// The segment that continues the chain of `segment`, which is out.
+    pub(crate) fn next(&self, segment: Segment) -> Segment {
+        Segment(self.links[at(segment.0)].load(Ordering::Relaxed))
     }
 
     /// Takes a segment back.
@@ -175,10 +190,8 @@ impl SegmentPool {
     /// # Safety
     ///
     /// `segment` came from `take` of this pool, and nobody uses it any more.
-    pub(crate) unsafe fn give(&self, segment: *mut Segment) {
-        // SAFETY: the caller's promise.
-        let index = unsafe { (*segment).index };
-        self.ready.push(&self.links, index);
+    pub(crate) unsafe fn give(&self, segment: Segment) {
+        self.ready.push(&self.links, segment.0);
     }
 
     /// Returns the memory of unused segments to the operating system until at most `keep` segments
@@ -187,7 +200,7 @@ impl SegmentPool {
         let mut freed = 0;
         while self.allocated() > keep {
             let Some(index) = self.ready.pop(&self.links) else { break };
-            let place = &self.segments[index as usize];
+            let place = &self.segments[at(index)];
             // SAFETY: the segment came off the stack, so it is ours alone, and its index goes to
             // `empty`, so nobody finds it again.
             unsafe { memory::free(place.load(Ordering::Relaxed)) };
@@ -213,7 +226,7 @@ impl std::fmt::Debug for SegmentPool {
 impl Drop for SegmentPool {
     fn drop(&mut self) {
         while let Some(index) = self.ready.pop(&self.links) {
-            let segment = self.segments[index as usize].load(Ordering::Relaxed);
+            let segment = self.segments[at(index)].load(Ordering::Relaxed);
             // SAFETY: as in `trim`.
             unsafe { memory::free(segment) };
         }
@@ -222,28 +235,19 @@ impl Drop for SegmentPool {
 
 #[cfg(not(spanring_loom))]
 mod memory {
-    use super::{SEGMENT_BYTES, Segment};
-    use crate::sync::AtomicPtr;
+    use super::{Cells, SEGMENT_BYTES};
 
-    /// A segment in pages of its own, or null.
-    pub(super) fn allocate(index: u32) -> *mut Segment {
-        let segment = crate::platform::map_pages(SEGMENT_BYTES).cast::<Segment>();
-        if !segment.is_null() {
-            // SAFETY: fresh pages, large and aligned enough for a segment; the cells need no value.
-            unsafe {
-                (&raw mut (*segment).next).write(AtomicPtr::new(std::ptr::null_mut()));
-                (&raw mut (*segment).index).write(index);
-            }
-        }
-        segment
+    /// A segment's cells in pages of their own, or null.
+    pub(super) fn allocate() -> *mut Cells {
+        crate::platform::map_pages(SEGMENT_BYTES).cast()
     }
 
     /// # Safety
     ///
-    /// `segment` came from `allocate` and is not used again.
-    pub(super) unsafe fn free(segment: *mut Segment) {
+    /// `cells` came from `allocate` and are not used again.
+    pub(super) unsafe fn free(cells: *mut Cells) {
         // SAFETY: the caller's promise.
-        unsafe { crate::platform::unmap_pages(segment.cast(), SEGMENT_BYTES) };
+        unsafe { crate::platform::unmap_pages(cells.cast(), SEGMENT_BYTES) };
     }
 }
 
@@ -251,19 +255,15 @@ mod memory {
 mod memory {
     use super::*;
 
-    pub(super) fn allocate(index: u32) -> *mut Segment {
-        Box::into_raw(Box::new(Segment {
-            next: AtomicPtr::new(std::ptr::null_mut()),
-            index,
-            cells: std::array::from_fn(|_| {
-                CellSlot(loom::cell::UnsafeCell::new(crate::record::Cell([0; 8])))
-            }),
-        }))
+    pub(super) fn allocate() -> *mut Cells {
+        Box::into_raw(Box::new(Cells(std::array::from_fn(|_| {
+            CellSlot(loom::cell::UnsafeCell::new(crate::record::Cell([0; 8])))
+        }))))
     }
 
-    pub(super) unsafe fn free(segment: *mut Segment) {
+    pub(super) unsafe fn free(cells: *mut Cells) {
         // SAFETY: `allocate` made it a box.
-        drop(unsafe { Box::from_raw(segment) });
+        drop(unsafe { Box::from_raw(cells) });
     }
 }
 

@@ -24,7 +24,7 @@
 //!
 //! # Orderings
 //!
-//! - Producer: cells, `first` and `next` are plain or Relaxed stores, published by the Release store of
+//! - Producer: cells, `first` and the pool's links are plain or Relaxed stores, published by the Release store of
 //!   `head`. The consumer's Acquire load of `head` pairs with it.
 //! - Reclaim: the producer stores `busy` = 1, light barrier, loads `limit`; the flusher stores the flag
 //!   into `limit`, heavy barrier, loads `busy`. At least one sees the other's store, so if the flusher
@@ -43,7 +43,7 @@ use std::cell::Cell as StdCell;
 use crate::budget::{Budget, Taken};
 use crate::pool::{Bytes, Segment, SegmentPool};
 use crate::record::{Cell, Header, flag, header_cells};
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, CellSlot, Ordering, barrier};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, CellSlot, Ordering, barrier};
 
 /// How far ahead of the record that is written, or read, cells are fetched.
 const PREFETCH_CELLS: usize = 8;
@@ -129,8 +129,8 @@ pub(crate) struct Ring {
     busy: AtomicU32,
     cursor: StdCell<*const CellSlot>,
     end: StdCell<*const CellSlot>,
-    segment: StdCell<*mut Segment>,
-    first: AtomicPtr<Segment>,
+    segment: StdCell<Segment>,
+    first: AtomicU32,
 }
 
 impl Ring {
@@ -142,8 +142,8 @@ impl Ring {
             busy: AtomicU32::new(0),
             cursor: StdCell::new(std::ptr::null()),
             end: StdCell::new(std::ptr::null()),
-            segment: StdCell::new(std::ptr::null_mut()),
-            first: AtomicPtr::new(std::ptr::null_mut()),
+            segment: StdCell::new(Segment::NONE),
+            first: AtomicU32::new(Segment::NONE.0),
         }
     }
 
@@ -156,8 +156,8 @@ impl Ring {
             busy: AtomicU32::new(0),
             cursor: StdCell::new(std::ptr::null()),
             end: StdCell::new(std::ptr::null()),
-            segment: StdCell::new(std::ptr::null_mut()),
-            first: AtomicPtr::new(std::ptr::null_mut()),
+            segment: StdCell::new(Segment::NONE),
+            first: AtomicU32::new(Segment::NONE.0),
         }
     }
 
@@ -185,7 +185,7 @@ impl Ring {
     ///
     /// Only the ring's own thread calls it (a signal handler on that thread may interrupt it). `write`
     /// fills all cells with one whole record, neither panics nor records, and its record owns what it
-    /// refers to. `cells` is at least 1 and at most half of `SEGMENT_RECORD_CELLS`.
+    /// refers to. `cells` is at least 1 and at most half of `SEGMENT_CELLS`.
     #[inline(always)]
     pub(crate) unsafe fn record(
         &self,
@@ -294,7 +294,7 @@ impl Ring {
                 if limit == DETACHED {
                     self.cursor.set(std::ptr::null());
                     self.end.set(std::ptr::null());
-                    self.segment.set(std::ptr::null_mut());
+                    self.segment.set(Segment::NONE);
                 }
                 host.credits_taken(taken);
             } else {
@@ -307,8 +307,8 @@ impl Ring {
         }
         let next = host.pool().take(host.bytes()).ok_or(Refused::RingFull)?;
         let segment = self.segment.get();
-        if segment.is_null() {
-            self.first.store(next, Ordering::Relaxed);
+        if segment.is_none() {
+            self.first.store(next.0, Ordering::Relaxed);
         } else {
             if room > 0 {
                 let header = Header { flags: flag::END_OF_SEGMENT, ..Header::default() };
@@ -320,11 +320,10 @@ impl Ring {
                     })
                 };
             }
-            // SAFETY: our segment; the consumer follows `next` only after the next store of `head`.
-            unsafe { (*segment).next.store(next, Ordering::Relaxed) };
+            // The consumer follows it only after the next store of `head`.
+            host.pool().link(segment, next);
         }
-        // SAFETY: taken from the pool just now.
-        let (cursor, end) = unsafe { Segment::range(next) };
+        let (cursor, end) = host.pool().range(next);
         (0..PREFETCH_CELLS).for_each(|cell| {
             crate::platform::prefetch_for_write(cursor.wrapping_add(cell));
         });
@@ -368,7 +367,7 @@ pub(crate) struct Reader {
     closed: bool,
     cursor: *const CellSlot,
     end: *const CellSlot,
-    segment: *mut Segment,
+    segment: Segment,
 }
 
 // SAFETY: the pointers are into segments that the reader owns or may read, wherever it is.
@@ -383,7 +382,7 @@ impl Reader {
             closed: false,
             cursor: std::ptr::null(),
             end: std::ptr::null(),
-            segment: std::ptr::null_mut(),
+            segment: Segment::NONE,
         }
     }
 
@@ -404,7 +403,7 @@ impl Reader {
 
     /// Whether the reader holds a segment.
     pub(crate) fn has_segment(&self) -> bool {
-        !self.segment.is_null()
+        !self.segment.is_none()
     }
 
     /// Reads at most `max` records; `take` gets each one's first cell, takes over what the record
@@ -425,9 +424,9 @@ impl Reader {
         let available = (ring.head.load(Ordering::Acquire) - self.tail) as usize;
         let count = available.min(max);
         for _ in 0..count {
-            if self.segment.is_null() {
-                // SAFETY: a record is published, so the chain's first segment is, too.
-                unsafe { self.enter(ring.first.load(Ordering::Relaxed)) };
+            if self.segment.is_none() {
+                // A record is published, so the chain's first segment is, too.
+                self.enter(Segment(ring.first.load(Ordering::Relaxed)), pool);
             }
             loop {
                 let cells = if self.cursor == self.end {
@@ -453,8 +452,8 @@ impl Reader {
                     break;
                 }
                 let old = self.segment;
-                // SAFETY: the segment is in the chain, and a record follows in the next one.
-                unsafe { self.enter((*old).next.load(Ordering::Relaxed)) };
+                // A record follows in the next one.
+                self.enter(pool.next(old), pool);
                 // SAFETY: the producer left it when it linked the next one, and we did just now.
                 unsafe { pool.give(old) };
             }
@@ -462,10 +461,8 @@ impl Reader {
         count
     }
 
-    unsafe fn enter(&mut self, segment: *mut Segment) {
-        debug_assert!(!segment.is_null());
-        // SAFETY: the caller found it in the published chain.
-        let (cursor, end) = unsafe { Segment::range(segment) };
+    fn enter(&mut self, segment: Segment, pool: &SegmentPool) {
+        let (cursor, end) = pool.range(segment);
         self.segment = segment;
         self.cursor = cursor;
         self.end = end;
@@ -489,7 +486,7 @@ impl Reader {
             return 0;
         }
         let head = ring.head.load(Ordering::Relaxed);
-        let detach = detach && head == self.tail && !self.segment.is_null();
+        let detach = detach && head == self.tail && !self.segment.is_none();
         if !ring.exchange(flagged, if detach { DETACHED } else { 0 }) {
             return 0;
         }
@@ -517,7 +514,7 @@ impl Reader {
     }
 
     fn leave(&mut self, pool: &SegmentPool) {
-        let segment = std::mem::replace(&mut self.segment, std::ptr::null_mut());
+        let segment = std::mem::replace(&mut self.segment, Segment::NONE);
         self.cursor = std::ptr::null();
         self.end = std::ptr::null();
         // SAFETY: it was ours and, its producer being detached or gone, nobody else's.
