@@ -139,15 +139,16 @@ pub(crate) fn thread_id() -> u64 {
     id
 }
 
-/// Asks for the cache line at `address`, to write it; any address will do.
+/// Asks for the cache line `BYTES` behind `address`, to write it; any address will do.
 #[inline(always)]
-pub(crate) fn prefetch_for_write<T>(address: *const T) {
+pub(crate) fn prefetch_for_write<const BYTES: usize, T>(address: *const T) {
     #[cfg(all(target_arch = "x86_64", not(spanring_loom)))]
     // SAFETY: a hint that never faults; 64-bit CPUs that do not know it take it for a NOP.
     unsafe {
         std::arch::asm!(
-            "prefetchw [{}]",
+            "prefetchw [{} + {}]",
             in(reg) address,
+            const BYTES,
             options(nostack, preserves_flags, readonly)
         );
     }
@@ -156,7 +157,7 @@ pub(crate) fn prefetch_for_write<T>(address: *const T) {
     unsafe {
         std::arch::asm!(
             "prfm pstl1keep, [{}]",
-            in(reg) address,
+            in(reg) address.wrapping_byte_add(BYTES),
             options(nostack, preserves_flags, readonly)
         );
     }

@@ -42,7 +42,7 @@ use std::cell::Cell as StdCell;
 
 use crate::budget::{Budget, Taken};
 use crate::pool::{Bytes, Segment, SegmentPool};
-use crate::record::{Cell, Header, flag, header_cells};
+use crate::record::{CELL_BYTES, Cell, Header, flag, header_cells};
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, CellSlot, Ordering, barrier};
 
 /// How far ahead of the record that is written, or read, cells are fetched.
@@ -264,7 +264,7 @@ impl Ring {
         self.busy.store(0, Ordering::Release);
         // The flusher read these cells last, so they are in its core's cache: have them come back
         // before they are needed. (Beyond the segment's end it does no harm.)
-        crate::platform::prefetch_for_write(next.wrapping_add(PREFETCH_CELLS));
+        crate::platform::prefetch_for_write::<{ PREFETCH_CELLS * CELL_BYTES }, _>(next);
     }
 
     /// Sees to it that there is a credit and room for `cells`.
@@ -325,7 +325,7 @@ impl Ring {
         }
         let (cursor, end) = host.pool().range(next);
         (0..PREFETCH_CELLS).for_each(|cell| {
-            crate::platform::prefetch_for_write(cursor.wrapping_add(cell));
+            crate::platform::prefetch_for_write::<0, _>(cursor.wrapping_add(cell));
         });
         self.segment.set(next);
         self.cursor.set(cursor);
