@@ -1,6 +1,7 @@
 //! The same span by others, each with its background thread and an exporter that only counts.
 //!
-//! Bursts that fit into every queue, timed on the thread that records; between bursts each is flushed.
+//! Bursts that fit into every queue, timed on the thread that records; between bursts each is flushed, and a few
+//! spans come first, so that whoever must wake its thread has done so and what is timed is the steady state.
 //! Then floods without a flush: what a span costs, which share of them arrives, and what one that arrived cost,
 //! so that dropping does not look fast.
 //!
@@ -34,8 +35,11 @@ const FLOOD: u64 = 200_000 / BURST * BURST;
 const QUEUE: usize = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Makes a burst of spans; returns how many records that makes.
-type Burst = Box<dyn FnMut() -> u64>;
+/// Spans before each burst that are not timed.
+const WARM_UP: u64 = 64;
+
+/// Makes so many spans; returns how many records that makes.
+type Burst = Box<dyn FnMut(u64) -> u64>;
 
 /// One way to make spans.
 struct Peer {
@@ -48,11 +52,11 @@ struct Peer {
     arrived: Arc<AtomicU64>,
 }
 
-/// Makes a burst of `body`'s spans.
+/// Makes bursts of `body`'s spans.
 fn burst(mut body: impl FnMut() + 'static) -> Burst {
-    Box::new(move || {
-        (0..BURST).for_each(|_| body());
-        BURST
+    Box::new(move |spans| {
+        (0..spans).for_each(|_| body());
+        spans
     })
 }
 
@@ -140,11 +144,12 @@ pub fn run(run: &Run) -> Numbers {
     numbers
 }
 
-/// Makes a burst; returns how many ticks that took, and how many spans it made.
+/// Makes a few spans and a burst; returns how many ticks the burst took, and how many spans were made.
 fn timed(burst: &mut Burst) -> (f64, u64) {
+    let first = burst(WARM_UP);
     let before = clock::ticks();
-    let made = burst();
-    ((clock::ticks() - before) as f64, made)
+    let made = burst(BURST);
+    ((clock::ticks() - before) as f64, first + made)
 }
 
 /// Many spans as fast as they come. What a full queue holds back on the thread that records goes on with
@@ -153,7 +158,7 @@ fn flood(peer: &mut Peer, nanos_per_tick: f64, samples: &mut Samples) {
     let arrived = || peer.arrived.load(Relaxed);
     let begin = arrived();
     let before = clock::ticks();
-    let mut made: u64 = (0..FLOOD / BURST).map(|_| (peer.bare)()).sum();
+    let mut made: u64 = (0..FLOOD / BURST).map(|_| (peer.bare)(BURST)).sum();
     let ticks = clock::ticks() - before;
     samples.flood.push(ticks as f64 * nanos_per_tick / FLOOD as f64);
     (peer.flush)();
@@ -164,7 +169,7 @@ fn flood(peer: &mut Peer, nanos_per_tick: f64, samples: &mut Samples) {
         if arrived() - begin == made {
             break;
         }
-        let burst = (peer.bare)();
+        let burst = (peer.bare)(BURST);
         (peer.flush)();
         made += burst;
         more += burst;
@@ -247,12 +252,12 @@ fn properties() -> [(&'static str, std::borrow::Cow<'static, str>); 4] {
 /// A burst in a root, which is one more span and is timed with them.
 fn in_a_root(mut body: impl FnMut() + 'static) -> Burst {
     use fastrace::prelude::{Span, SpanContext};
-    Box::new(move || {
+    Box::new(move |spans| {
         let root = Span::root("bench.root", SpanContext::random());
         let parent = root.set_local_parent();
-        (0..BURST).for_each(|_| body());
+        (0..spans).for_each(|_| body());
         drop(parent);
-        BURST + 1
+        spans + 1
     })
 }
 
@@ -356,15 +361,15 @@ fn rtrb_peer() -> Peer {
     let count = Arc::clone(&arrived);
     Peer {
         name: "rtrb",
-        bare: Box::new(move || {
+        bare: Box::new(move |spans| {
             let mut taken = 0;
-            for _ in 0..BURST {
+            for _ in 0..spans {
                 let start = clock::ticks();
                 taken +=
                     u64::from(producer.push([1, 0, 2, 3, start, clock::ticks(), 4, 5]).is_ok());
             }
             pushed.set(pushed.get() + taken);
-            BURST
+            spans
         }),
         four: None,
         flush: Box::new(move || {
