@@ -1,6 +1,8 @@
 //! The sections: each runs in a process of its own and prints its numbers.
 
 pub mod encode;
+#[cfg(feature = "peers")]
+pub mod formats;
 pub mod hot;
 pub mod memory;
 pub mod off;
@@ -48,6 +50,8 @@ pub const ALL: &[Section] = &[
     Section { name: "memory", about: "what spans, threads and the engine take", run: memory::run },
     Section { name: "steady", about: "a steady load", run: steady::run },
     Section { name: "size", about: "bytes a span", run: size::run },
+    #[cfg(feature = "peers")]
+    Section { name: "formats", about: "bytes a span in other formats", run: formats::run },
     #[cfg(feature = "peers")]
     Section { name: "paced", about: "a span against the bare ring, paced", run: paced::run },
     #[cfg(feature = "peers")]
