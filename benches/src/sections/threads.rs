@@ -1,13 +1,14 @@
 //! Many threads and one flusher; and what a span costs while the flusher sleeps, works, or starves.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::Duration;
 
-use spanring::{Settings, Span, span};
+use spanring::{Settings, Span, clock, span};
 use spanring_exporter::Pipeline;
+use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 
 use super::Run;
-use crate::measure::{NullSink, Numbers, cores, median, thread_seconds};
+use crate::measure::{NullSink, Numbers, cores, median, nanos_per_tick, quantile, thread_seconds};
 
 /// Spans of a thread and round: all threads' fit in the budget.
 const SPANS: usize = 4096;
@@ -35,7 +36,10 @@ pub fn run(run: &Run) -> Numbers {
     }
     across(rounds, &pipeline, &mut numbers);
     wakes(rounds, &pipeline, &mut numbers);
+    busy(rounds, &mut numbers);
     assert_eq!(pipeline.stats().engine.dropped.total(), 0, "nothing may be dropped here");
+    drop(pipeline);
+    starved(&mut numbers);
     numbers
 }
 
@@ -100,4 +104,81 @@ fn wakes(rounds: usize, pipeline: &Pipeline, numbers: &mut Numbers) {
     }
     numbers.set("first span while the flusher sleeps ns", median(&mut first));
     numbers.set("the span after it ns", median(&mut next));
+}
+
+/// Single spans while the flusher works all the time: recorded at 5 million a second.
+fn busy(rounds: usize, numbers: &mut Numbers) {
+    const BURST: usize = 64;
+    let nanos_per_tick = nanos_per_tick();
+    let interval = (BURST as f64 / 5e6 * 1e9 / nanos_per_tick) as u64;
+    let mut samples = Vec::with_capacity(rounds * SPANS);
+    let mut next = clock::ticks();
+    for _ in 0..rounds * SPANS / BURST {
+        for _ in 0..BURST {
+            let before = clock::ticks();
+            drop(span!("bench.busy"));
+            samples.push((clock::ticks() - before) as f64 * nanos_per_tick);
+        }
+        next += interval;
+        while clock::ticks() < next {
+            std::hint::spin_loop();
+        }
+    }
+    for (name, q) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        numbers.set(format!("flusher busy, span {name} ns"), quantile(&mut samples, q));
+    }
+}
+
+/// A sink that holds its flusher until it is let go.
+#[derive(Debug, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Sink for Gate {
+    fn name(&self) -> &str {
+        "gate"
+    }
+
+    fn deliver(&mut self, _batch: &SealedBatch) -> Result<(), SinkError> {
+        let (open, opened) = &*self.0;
+        let open = open.lock().expect("nobody panics");
+        drop(opened.wait_while(open, |open| !*open).expect("nobody panics"));
+        Ok(())
+    }
+}
+
+/// Single spans while the flusher does not get on: they fill the budget, then they are refused, counted.
+fn starved(numbers: &mut Numbers) {
+    let gate = Gate::default();
+    let latch = Arc::clone(&gate.0);
+    let pipeline = Pipeline::builder().settings(Settings::default()).sink(gate).install();
+    let pipeline = pipeline.expect("nothing else is installed");
+    let nanos_per_tick = nanos_per_tick();
+    let dropped = || pipeline.stats().engine.dropped.total();
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    while refused.len() < 100_000 {
+        // One look at the counts a burst: it costs more than a span.
+        let before = dropped();
+        let mut burst = [0.0; 64];
+        for nanos in &mut burst {
+            let before = clock::ticks();
+            drop(span!("bench.starved"));
+            *nanos = (clock::ticks() - before) as f64 * nanos_per_tick;
+        }
+        match dropped() - before {
+            0 => kept.extend(burst),
+            64 => refused.extend(burst),
+            _ => {}
+        }
+    }
+    numbers.set("flusher starved, spans kept", kept.len() as f64);
+    numbers.set("flusher starved, span kept p50 ns", quantile(&mut kept, 0.5));
+    numbers.set("flusher starved, span kept p99.9 ns", quantile(&mut kept, 0.999));
+    numbers.set("flusher starved, span refused p50 ns", quantile(&mut refused, 0.5));
+    numbers.set("flusher starved, span refused p99.9 ns", quantile(&mut refused, 0.999));
+    let (open, opened) = &*latch;
+    *open.lock().expect("nobody panics") = true;
+    opened.notify_all();
+    pipeline.shutdown(PATIENCE).expect("the flusher goes on");
+    let stats = pipeline.stats().engine;
+    assert_eq!(stats.created, stats.sealed + stats.dropped.total(), "all are accounted for");
 }
