@@ -1,5 +1,6 @@
 //! What the benches share: measuring, recorded traces, and what the numbers should be.
 
+pub mod docs;
 pub mod machine;
 pub mod measure;
 pub mod plot;

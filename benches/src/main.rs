@@ -1,7 +1,7 @@
 //! Runs every section, each in a process of its own, and says how the numbers stand to what they should be.
 //!
 //! ```text
-//! bench [--quick] [--data DIR] [--out DIR] [SECTION...]
+//! bench [--quick | --docs] [--data DIR] [--out DIR] [SECTION...]
 //! bench --section NAME [--quick] [--data DIR]      one section here, its numbers as JSON
 //! ```
 
@@ -11,14 +11,16 @@ use std::process::{Command, ExitCode};
 
 use spanring_benches::sections::{ALL, Run, Section};
 use spanring_benches::targets::{self, Results};
-use spanring_benches::{machine, plot};
+use spanring_benches::{docs, machine, plot};
 
-const USAGE: &str = "usage: bench [--quick] [--data DIR] [--out DIR] [SECTION...]
+const USAGE: &str = "usage: bench [--quick | --docs] [--data DIR] [--out DIR] [SECTION...]
        bench --section NAME [--quick] [--data DIR]";
 
 struct Options {
     run: Run,
     out: PathBuf,
+    /// Write the numbers into the documents.
+    docs: bool,
     here: Option<&'static Section>,
     sections: Vec<&'static Section>,
 }
@@ -49,7 +51,7 @@ fn options() -> Result<Options, String> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     let mut options =
-        Options { run: Run { quick: false, data }, out, here: None, sections: vec![] };
+        Options { run: Run { quick: false, data }, out, docs: false, here: None, sections: vec![] };
     let section = |name: &str| {
         ALL.iter().find(|section| section.name == name).ok_or_else(|| {
             let names: Vec<_> = ALL.iter().map(|section| section.name).collect();
@@ -61,12 +63,16 @@ fn options() -> Result<Options, String> {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--quick" => options.run.quick = true,
+            "--docs" => options.docs = true,
             "--data" => options.run.data = value()?.into(),
             "--out" => options.out = value()?.into(),
             "--section" => options.here = Some(section(&value()?)?),
             name if name.starts_with('-') => return Err(format!("there is no option {name}")),
             name => options.sections.push(section(name)?),
         }
+    }
+    if options.docs && (options.run.quick || !options.sections.is_empty()) {
+        return Err("--docs writes the numbers of a whole run".into());
     }
     if options.sections.is_empty() {
         options.sections = ALL.iter().collect();
@@ -88,9 +94,25 @@ fn drive(options: &Options) -> Result<bool, String> {
         serde_json::json!({ "machine": machine, "quick": options.run.quick, "results": results });
     let mut files = vec![("results.json".to_owned(), format!("{json:#}\n"))];
     files.extend(plot::all(&results));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| describe(path, error))
+    };
     for (name, text) in files {
-        let path = options.out.join(name);
-        std::fs::write(&path, text).map_err(|error| describe(&path, error))?;
+        write(&options.out.join(&name), &text)?;
+        if options.docs && name.ends_with(".svg") {
+            write(&root.join("docs/plots").join(&name), &text)?;
+        }
+    }
+    if options.docs {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| describe(path, error))
+        };
+        let counts = read(&root.join("benches/counts.baseline"))?;
+        for page in ["docs/performance.md", "README.md"] {
+            let page = root.join(page);
+            write(&page, &docs::rewrite(&read(&page)?, &results, &machine, &counts)?)?;
+        }
     }
     println!("{machine}\n");
     print!("{}", targets::numbers(&results));

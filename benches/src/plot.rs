@@ -42,6 +42,23 @@ pub fn all(results: &Results) -> Vec<(String, String)> {
             plots.push((file.to_owned(), bars_svg(title, "ns", &bars)));
         }
     }
+    for file in crate::sections::size::FILES {
+        let prefix = format!("{file}, 512 a batch, ");
+        let mut bars: Vec<_> = results
+            .get("formats")
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| {
+                let format = name.strip_prefix(&prefix)?.strip_suffix(" B")?;
+                (format != "OTLP").then(|| (format.to_owned(), *value))
+            })
+            .collect();
+        bars.sort_by(|one, other| one.1.total_cmp(&other.1));
+        if !bars.is_empty() {
+            let title = format!("Bytes a span, {file}, 512 spans a batch");
+            plots.push((format!("size-{file}.svg"), bars_svg(&title, "B", &bars)));
+        }
+    }
     plots
 }
 

@@ -225,30 +225,50 @@ pub fn numbers(results: &Results) -> String {
     text
 }
 
+/// The targets whose numbers were measured.
+fn measured(results: &Results) -> impl Iterator<Item = (&'static Target, f64)> {
+    TARGETS.iter().filter_map(|target| Some((target, (target.value)(results)?)))
+}
+
+impl Target {
+    fn reaches(&self, value: f64, bound: f64) -> bool {
+        match self.better {
+            Better::Less => value <= bound,
+            Better::More => value >= bound,
+        }
+    }
+
+    fn reached(&self, value: f64) -> &'static str {
+        match (self.reaches(value, self.must), self.reaches(value, self.goal)) {
+            (_, true) => "goal",
+            (true, false) => "must",
+            (false, false) => "missed",
+        }
+    }
+}
+
 /// The targets and how the numbers stand to them, and whether every one that was measured is
 /// reached where it must be.
 pub fn table(results: &Results) -> (String, bool) {
     let mut text =
         format!("{:<40}{:>12}{:>10}{:>10}  {}\n", "target", "measured", "must", "goal", "reached");
     let mut all = true;
-    for target in TARGETS {
-        let Some(value) = (target.value)(results) else { continue };
-        let reaches = |bound: f64| match target.better {
-            Better::Less => value <= bound,
-            Better::More => value >= bound,
-        };
-        let reached = match (reaches(target.must), reaches(target.goal)) {
-            (_, true) => "goal",
-            (true, false) => "must",
-            (false, false) => "missed",
-        };
-        all &= reaches(target.must);
-        let unit = target.unit;
-        let _ = writeln!(
-            text,
-            "{:<40}{value:>10.2} {unit:<2}{:>9}{:>10}  {reached}",
-            target.name, target.must, target.goal
-        );
+    for (target, value) in measured(results) {
+        let Target { name, must, goal, unit, .. } = target;
+        all &= target.reaches(value, *must);
+        let reached = target.reached(value);
+        let _ = writeln!(text, "{name:<40}{value:>10.2} {unit:<2}{must:>9}{goal:>10}  {reached}");
     }
     (text, all)
+}
+
+/// The same for a document.
+pub fn markdown(results: &Results) -> String {
+    let mut text = "| | measured | must | goal | reached |\n|---|---|---|---|---|\n".to_owned();
+    for (target, value) in measured(results) {
+        let Target { name, must, goal, unit, .. } = target;
+        let reached = target.reached(value);
+        let _ = writeln!(text, "| {name} | {value:.2} {unit} | {must} | {goal} | {reached} |");
+    }
+    text
 }

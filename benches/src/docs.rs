@@ -1,0 +1,256 @@
+//! The numbers in the documents: what stands between `<!-- bench:NAME -->` and `<!-- /bench -->` is written by
+//! `benches/run --docs`, so that all numbers of a page come from one run.
+
+use std::fmt::Write;
+
+use crate::sections::size;
+use crate::targets::{self, Results};
+
+const BEGIN: &str = "<!-- bench:";
+const END: &str = "<!-- /bench -->";
+
+/// `text` with its blocks written anew from the results; an error if one is not known, or lacks its numbers.
+pub fn rewrite(text: &str, results: &Results, machine: &str, counts: &str) -> Result<String, String> {
+    let mut new = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let (name, after) = after.split_once(" -->").ok_or("a block's name is not closed")?;
+        let (_, after) = after.split_once(END).ok_or_else(|| format!("block {name} has no end"))?;
+        let block = block(name, results, machine, counts)
+            .ok_or_else(|| format!("block {name}: not known, or its section did not run"))?;
+        let _ = write!(new, "{before}{BEGIN}{name} -->\n{}\n{END}", block.trim_end());
+        rest = after;
+    }
+    new.push_str(rest);
+    Ok(new)
+}
+
+fn block(name: &str, results: &Results, machine: &str, counts: &str) -> Option<String> {
+    let get = |section: &str, name: &str| results.get(section)?.get(name).copied();
+    Some(match name {
+        "machine" => format!("Measured on: {machine}."),
+        "hot" => hot(results)?,
+        "readme" => readme(results)?,
+        "paced" => format!(
+            "A bare span {:.1} ns, an rtrb push of 64 bytes with the same two clock reads {:.1} ({:.2} ×), the push \
+             alone {:.1}; at {:.1} million a second, {:.0} dropped.",
+            get("paced", "span ns")?,
+            get("paced", "rtrb push with two clock reads ns")?,
+            get("paced", "span / rtrb push with two clock reads")?,
+            get("paced", "rtrb push ns")?,
+            get("paced", "rate M/s")?,
+            get("paced", "dropped")?,
+        ),
+        "tail" => tail(results)?,
+        "counts" => self::counts(counts),
+        "peers" => peers(results)?,
+        "flusher" => flusher(results)?,
+        "levels" => levels(results)?,
+        "formats" => formats(results)?,
+        "memory" => memory(results)?,
+        "targets" => targets::markdown(results),
+        _ => return None,
+    })
+}
+
+fn hot(results: &Results) -> Option<String> {
+    let hot = results.get("hot")?;
+    let off = results.get("off")?;
+    let clock = hot.get("two clock reads ns")?;
+    let mut text = "| | ns | × two clock reads |\n|---|---|---|\n".to_owned();
+    for (key, label) in [
+        ("two clock reads", "two clock reads"),
+        ("bare", "bare span"),
+        ("nested 10", "10 deep"),
+        ("nested 100", "100 deep"),
+        ("4 attributes", "4 attributes (2 integers, 2 static strings)"),
+        ("16 attributes", "16 attributes"),
+        ("one event", "one event with an attribute"),
+        ("a span that can be sent", "a `Span` that can be sent to another thread"),
+        ("around a future", "around a future"),
+    ] {
+        let nanos = hot.get(&format!("{key} ns"))?;
+        let _ = writeln!(text, "| {label} | {nanos:.1} | {:.2} × |", nanos / clock);
+    }
+    let large = hot.get("100 kB string ns")?;
+    let _ = writeln!(text, "| a 100 kB string, copied | {large:.0} | |");
+    for (key, label) in [
+        ("not sampled, root", "not sampled, root, above an empty loop"),
+        ("not sampled, child", "not sampled, child, above an empty loop"),
+        ("disabled", "tracing disabled, above an empty loop"),
+    ] {
+        let _ = writeln!(text, "| {label} | {:.1} | |", off.get(&format!("{key} ns"))?);
+    }
+    Some(text)
+}
+
+fn readme(results: &Results) -> Option<String> {
+    let get = |section: &str, name: &str| results.get(section)?.get(name).copied();
+    let clock = get("hot", "two clock reads ns")?;
+    let mut text = format!("| | ns | |\n|---|---|---|\n| two reads of the clock | {clock:.1} | |\n");
+    for (key, label) in [("bare", "a span, both reads included"), ("4 attributes", "with 4 attributes")] {
+        let nanos = get("hot", &format!("{key} ns"))?;
+        let _ = writeln!(text, "| {label} | {nanos:.1} | {:.2} × two clock reads |", nanos / clock);
+    }
+    let _ = writeln!(text, "| not sampled | {:.1} | |", get("off", "not sampled, child ns")?);
+    let _ = writeln!(text, "| disabled | {:.1} | |", get("off", "disabled ns")?);
+    for peer in ["fastrace", "opentelemetry_sdk", "tracing-opentelemetry"] {
+        let nanos = get("peers", &format!("{peer}, bare ns"))?;
+        let times = get("peers", &format!("{peer}, times spanring"))?;
+        let ours = get("peers", "spanring, bare ns")?;
+        let _ = writeln!(text, "| {peer}, beside spanring's {ours:.1} | {nanos:.0} | {times:.1} × |");
+    }
+    let _ = writeln!(
+        text,
+        "\nOne flusher takes {:.0} million bare spans a second from rings to compressed bytes, {:.0} million with 4 \
+         attributes. Bytes a span of recorded traces, 512 a batch:\n",
+        get("encode", "ring to frame, bare M/s")?,
+        get("encode", "ring to frame, 4 attributes M/s")?,
+    );
+    text.push_str(&format_table(results, 512)?);
+    Some(text)
+}
+
+fn tail(results: &Results) -> Option<String> {
+    let get = |section: &str, name: &str| results.get(section)?.get(name).copied();
+    let mut text = "| | p50 ns | p99 ns | p99.9 ns |\n|---|---|---|---|\n".to_owned();
+    for (label, section, key) in [
+        ("the clock alone", "tail", "clock"),
+        ("a span, flusher on the same core, drained between bursts", "tail", "span"),
+        ("a span, flusher busy", "threads", "flusher busy, span"),
+        ("a span, flusher starved, within the budget", "threads", "flusher starved, span kept"),
+        ("a span, flusher starved, refused and counted", "threads", "flusher starved, span refused"),
+    ] {
+        let cell = |quantile: &str| {
+            let value = get(section, &format!("{key} {quantile} ns"));
+            value.map_or(String::new(), |value| format!("{value:.0}"))
+        };
+        let _ = writeln!(text, "| {label} | {} | {} | {} |", cell("p50"), cell("p99"), cell("p99.9"));
+    }
+    let _ = writeln!(
+        text,
+        "\nThe first span while the flusher sleeps wakes it: {:.1} µs of processor time; the one after it {:.0} ns. With a \
+         flusher at work, processor time a span is {:.1} ns for one thread and {:.1} for two on two cores.",
+        get("threads", "first span while the flusher sleeps ns")? / 1e3,
+        get("threads", "the span after it ns")?,
+        get("threads", "1 threads ns")?,
+        get("threads", "2 threads ns")?,
+    );
+    Some(text)
+}
+
+/// From `benches/counts.baseline`.
+fn counts(baseline: &str) -> String {
+    let mut text = "| | instructions |\n|---|---|\n".to_owned();
+    for line in baseline.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(count)) = (words.next(), words.next()) {
+            let _ = writeln!(text, "| {name} | {count} |");
+        }
+    }
+    text
+}
+
+fn peers(results: &Results) -> Option<String> {
+    let peers = results.get("peers")?;
+    let mut text = "| | bare, ns | × spanring | 4 attributes, ns | × spanring | dropped in bursts | \
+                    flood: ns a span that arrived | flood: dropped |\n|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    let mut names: Vec<(&str, f64)> = peers
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_suffix(", bare ns")?, *value)))
+        .collect();
+    names.sort_by(|one, other| one.1.total_cmp(&other.1));
+    for (name, nanos) in names {
+        let get = |what: &str| peers.get(&format!("{name}, {what}")).copied();
+        let optional = |value: Option<f64>, unit| {
+            value.map_or(String::new(), |value| format!("{value:.1}{unit}"))
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {nanos:.1} | {:.1} × | {} | {} | {:.0} | {:.1} | {:.1} % |",
+            get("times spanring")?,
+            optional(get("4 attributes ns"), ""),
+            optional(get("4 attributes, times spanring"), " ×"),
+            get("dropped in bursts")?,
+            get("flood ns a span that arrived")?,
+            get("flood dropped %")?,
+        );
+    }
+    Some(text)
+}
+
+fn flusher(results: &Results) -> Option<String> {
+    let get = |section: &str, name: &str| results.get(section)?.get(name).copied();
+    let encode = |shape: &str| get("encode", &format!("ring to frame, {shape} M/s"));
+    let mut text = format!(
+        "From rings to compressed bytes, one thread, processor time, 512 spans a batch, level 1, millions of spans a \
+         second: bare {:.1}, 4 attributes {:.1}, 16 attributes {:.1}. At 80 % of what it takes ({:.1} M/s from one \
+         thread on the other core) {:.0} spans were dropped.\n\nWhat the flusher costs of a core: ",
+        encode("bare")?,
+        encode("4 attributes")?,
+        encode("16 attributes")?,
+        get("steady", "at 80 %, M/s")?,
+        get("steady", "at 80 %, dropped")?,
+    );
+    let rates = ["1 k", "10 k", "100 k", "1 M"].map(|rate| {
+        let percent = get("steady", &format!("flusher at {rate} spans/s, % of a core"))?;
+        Some(format!("{percent:.1} % at {rate} spans a second"))
+    });
+    text.push_str(&rates.into_iter().collect::<Option<Vec<_>>>()?.join(", "));
+    text.push('.');
+    Some(text)
+}
+
+fn levels(results: &Results) -> Option<String> {
+    let mut text = format!("| level | {} |\n|---|---|---|---|---|\n", size::FILES.join(" | "));
+    for level in size::LEVELS {
+        let _ = write!(text, "| {level} |");
+        for file in size::FILES {
+            let bytes = results.get("size")?.get(&format!("{file}, 512 a batch, level {level} B"))?;
+            let rate = results.get("encode")?;
+            let rate = rate.get(&format!("records to frame, {file}, level {level} M/s"))?;
+            let _ = write!(text, " {bytes:.2} / {rate:.2} |");
+        }
+        text.push('\n');
+    }
+    Some(text)
+}
+
+fn formats(results: &Results) -> Option<String> {
+    let mut text = String::new();
+    for size in [50, 512, 4096] {
+        let _ = writeln!(text, "{size} spans a batch:\n\n{}", format_table(results, size)?);
+    }
+    Some(text)
+}
+
+fn format_table(results: &Results, size: usize) -> Option<String> {
+    let mut text = format!("| | {} |\n|---|---|---|---|---|\n", size::FILES.join(" | "));
+    for format in ["spanring", "OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3", "Parquet+zstd 3"] {
+        let _ = write!(text, "| {format} |");
+        for file in size::FILES {
+            let bytes = results.get("formats")?.get(&format!("{file}, {size} a batch, {format} B"))?;
+            let _ = write!(text, " {bytes:.1} |");
+        }
+        text.push('\n');
+    }
+    Some(text)
+}
+
+fn memory(results: &Results) -> Option<String> {
+    let memory = results.get("memory")?;
+    let mut text = "| | |\n|---|---|\n".to_owned();
+    for (key, label, unit) in [
+        ("resident span, bare B", "a resident bare span, in its ring", "B"),
+        ("resident span, 4 attributes B", "with 4 attributes", "B"),
+        ("engine idle MiB", "the engine when idle", "MiB"),
+        ("idle thread after cleanup KiB", "each idle thread after `CLEANUP_INTERVAL`", "KiB"),
+        ("1,000 threads that came and went KiB", "1,000 threads that came and went", "KiB"),
+        ("a burst, MiB more", "a burst that fills the budget, 4 attributes", "MiB"),
+        ("after a burst and a cleanup, % more", "after the burst and one cleanup, more than before", "%"),
+    ] {
+        let _ = writeln!(text, "| {label} | {:.1} {unit} |", memory.get(key)?);
+    }
+    Some(text)
+}
