@@ -67,9 +67,10 @@ fn seconds(clock: rustix::time::ClockId) -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// The cores this process may use.
+/// The cores this process may use, as it was when first asked: before a thread was [pinned](pin).
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Keeps this thread, and the threads it starts from now on, on one core; false if there is none such.

@@ -170,7 +170,7 @@ const TARGETS: &[Target] = &[
     ),
     less(
         "dropped at 80 % of a flusher's rate",
-        number!("steady", "at 80 %, dropped"),
+        number!("steady", "at 80 %, a budget of a million, dropped"),
         0.0,
         0.0,
         "",

@@ -6,6 +6,8 @@
 //! A batch is sealed when `BATCH_SIZE` spans are pending, when the oldest has waited for
 //! `FLUSH_INTERVAL`, on flush, under pressure on the budget, and at once for a critical span.
 
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +24,9 @@ use crate::pipeline::Shared;
 use crate::scopes::Scopes;
 use crate::sink::SealedBatch;
 
-/// How soon the flusher looks again while threads record: between these two, by how much it found.
-const POLL_MIN: Duration = Duration::from_millis(1);
+/// How soon the flusher looks again while threads record: between these two, so that it finds about a
+/// hundredth of the budget.
+const POLL_MIN: Duration = Duration::from_micros(100);
 const POLL_MAX: Duration = Duration::from_millis(5);
 /// Batches that one round seals at most, unless a flush asks for more.
 const ROUND_BATCHES: usize = 16;
@@ -95,7 +98,7 @@ impl Flusher {
             sealed: 0,
             seal_at: None,
             cleanup_at: None,
-            poll_interval: POLL_MIN,
+            poll_interval: POLL_MAX,
             found: false,
             ticket: None,
             flushes: Vec::new(),
@@ -177,11 +180,11 @@ impl Flusher {
             }
         }
         self.found = found > 0;
-        self.poll_interval = if more || found * 64 > self.settings.max_spans {
-            POLL_MIN
-        } else {
-            (self.poll_interval * 2).min(POLL_MAX)
-        };
+        if more || found * 32 > self.settings.max_spans {
+            self.poll_interval = (self.poll_interval / 2).max(POLL_MIN);
+        } else if found * 128 < self.settings.max_spans {
+            self.poll_interval = (self.poll_interval * 2).min(POLL_MAX);
+        }
         if let Some(ticket) = ticket {
             self.flushes.push((ticket, self.sequence.checked_sub(1)));
             self.ticket = None;
@@ -335,7 +338,7 @@ impl Flusher {
         if sleep == Sleep::Poll {
             timeout = Some(timeout.unwrap_or(Duration::MAX).min(self.poll_interval));
         }
-        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+        if let Err(error) = self.poll_for(timeout)
             && error.kind() != std::io::ErrorKind::Interrupted
         {
             log::error!("the flusher cannot wait for events: {error}");
@@ -343,6 +346,22 @@ impl Flusher {
         }
         self.drainer.wake_up();
         self.shared.count_wake_up();
+    }
+
+    /// Waits for events, at most `timeout`. mio counts in whole milliseconds.
+    fn poll_for(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+        match timeout {
+            #[cfg(target_os = "linux")]
+            Some(timeout) if timeout < Duration::from_millis(1) => {
+                use rustix::event::{PollFd, PollFlags, Timespec, poll};
+                let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+                // SAFETY: the descriptor stays open as long as `self.poll`.
+                let fd = unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) };
+                poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout))?;
+                self.poll.poll(&mut self.events, Some(Duration::ZERO))
+            }
+            _ => self.poll.poll(&mut self.events, timeout),
+        }
     }
 
     /// Takes no more spans, seals what is there, writes the closing batch, and ends the sinks.
@@ -386,7 +405,7 @@ impl Flusher {
                 .filter_map(|delivery| delivery.deadline(&self.settings))
                 .min();
             let wait = next.unwrap_or(until).min(until).saturating_duration_since(Instant::now());
-            let _ = self.poll.poll(&mut self.events, Some(wait.max(POLL_MIN)));
+            let _ = self.poll.poll(&mut self.events, Some(wait.max(Duration::from_millis(1))));
         }
         let now = Instant::now();
         for delivery in &mut self.deliveries {

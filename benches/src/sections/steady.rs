@@ -25,7 +25,49 @@ pub fn run(run: &Run) -> Numbers {
     }
     let rate = flusher_rate();
     numbers.set("one flusher takes M/s", rate / 1e6);
-    let pipeline = Pipeline::builder().settings(Settings::default()).sink(NullSink).install();
+    let (pinned, pipeline) = pinned_pipeline(Settings::default());
+    assert!(pinned, "threads can be kept on their cores");
+
+    for (name, per_second) in [("1 k", 1e3), ("10 k", 1e4), ("100 k", 1e5), ("1 M", 1e6)] {
+        let percent = flusher_percent(per_second, if run.quick { 0.3 } else { 2.0 }, &pipeline);
+        numbers.set(format!("flusher at {name} spans/s, % of a core"), percent);
+    }
+    let seconds = if run.quick { 1.0 } else { 5.0 };
+    let eighty = |name: &str, pipeline: &Pipeline, numbers: &mut Numbers| {
+        let (before, waited) = (pipeline.stats().engine, waited_millis());
+        let made = pace(rate * 0.8, seconds);
+        let _ = pipeline.flush(PATIENCE);
+        let after = pipeline.stats().engine;
+        let dropped = after.dropped.total() - before.dropped.total();
+        numbers.set(format!("{name}, M/s"), made / seconds / 1e6);
+        numbers.set(format!("{name}, dropped"), dropped as f64);
+        numbers.set(format!("{name}, most resident"), after.resident_max as f64);
+        numbers.set(format!("{name}, threads waited for a core ms"), waited_millis() - waited);
+    };
+    eighty("at 80 %", &pipeline, &mut numbers);
+    drop(pipeline);
+    // What a machine that stops its cores for some ten milliseconds needs.
+    let settings = Settings::builder().max_spans(1 << 20).max_bytes(256 << 20);
+    let (pinned, pipeline) = pinned_pipeline(settings.build());
+    assert!(pinned, "as before");
+    eighty("at 80 %, a budget of a million", &pipeline, &mut numbers);
+    numbers
+}
+
+/// How long this process's threads were ready and had no core, or had it taken away by the machine's host.
+fn waited_millis() -> f64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let number = |text: &str, at| text.split_whitespace().nth(at)?.parse::<f64>().ok();
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let waited = tasks.filter_map(|task| number(&read(task.path().join("schedstat").to_str()?), 1));
+    // In ticks of a hundredth of a second.
+    let stolen = number(&read("/proc/stat"), 8).unwrap_or(0.0);
+    waited.sum::<f64>() / 1e6 + stolen * 10.0
+}
+
+/// A pipeline whose flusher stays on core 1, while this thread stays on core 0.
+fn pinned_pipeline(settings: Settings) -> (bool, Pipeline) {
+    let pipeline = Pipeline::builder().settings(settings).sink(NullSink).install();
     let pipeline = pipeline.expect("nothing else is installed");
     // The thread that records first starts the flusher, which stays on its core.
     let started = std::thread::scope(|scope| {
@@ -36,21 +78,7 @@ pub fn run(run: &Run) -> Numbers {
         };
         scope.spawn(start).join().expect("it does not panic")
     });
-    assert!(started && pin(0), "threads can be kept on their cores");
-
-    for (name, per_second) in [("1 k", 1e3), ("10 k", 1e4), ("100 k", 1e5), ("1 M", 1e6)] {
-        let percent = flusher_percent(per_second, if run.quick { 0.3 } else { 2.0 }, &pipeline);
-        numbers.set(format!("flusher at {name} spans/s, % of a core"), percent);
-    }
-    let before = pipeline.stats().engine;
-    let seconds = if run.quick { 1.0 } else { 5.0 };
-    let made = pace(rate * 0.8, seconds);
-    let _ = pipeline.flush(PATIENCE);
-    let after = pipeline.stats().engine;
-    numbers.set("at 80 %, M/s", made / seconds / 1e6);
-    numbers.set("at 80 %, dropped", (after.dropped.total() - before.dropped.total()) as f64);
-    numbers.set("at 80 %, most resident", after.resident_max as f64);
-    numbers
+    (started && pin(0), pipeline)
 }
 
 /// Bare spans a second that this thread takes from rings to frames, in processor time.
