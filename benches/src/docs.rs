@@ -10,7 +10,12 @@ const BEGIN: &str = "<!-- bench:";
 const END: &str = "<!-- /bench -->";
 
 /// `text` with its blocks written anew from the results; an error if one is not known, or lacks its numbers.
-pub fn rewrite(text: &str, results: &Results, machine: &str, counts: &str) -> Result<String, String> {
+pub fn rewrite(
+    text: &str,
+    results: &Results,
+    machine: &str,
+    counts: &str,
+) -> Result<String, String> {
     let mut new = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(BEGIN) {
@@ -87,8 +92,11 @@ fn hot(results: &Results) -> Option<String> {
 fn readme(results: &Results) -> Option<String> {
     let get = |section: &str, name: &str| results.get(section)?.get(name).copied();
     let clock = get("hot", "two clock reads ns")?;
-    let mut text = format!("| | ns | |\n|---|---|---|\n| two reads of the clock | {clock:.1} | |\n");
-    for (key, label) in [("bare", "a span, both reads included"), ("4 attributes", "with 4 attributes")] {
+    let mut text =
+        format!("| | ns | |\n|---|---|---|\n| two reads of the clock | {clock:.1} | |\n");
+    for (key, label) in
+        [("bare", "a span, both reads included"), ("4 attributes", "with 4 attributes")]
+    {
         let nanos = get("hot", &format!("{key} ns"))?;
         let _ = writeln!(text, "| {label} | {nanos:.1} | {:.2} × two clock reads |", nanos / clock);
     }
@@ -98,7 +106,8 @@ fn readme(results: &Results) -> Option<String> {
         let nanos = get("peers", &format!("{peer}, bare ns"))?;
         let times = get("peers", &format!("{peer}, times spanring"))?;
         let ours = get("peers", "spanring, bare ns")?;
-        let _ = writeln!(text, "| {peer}, beside spanring's {ours:.1} | {nanos:.0} | {times:.1} × |");
+        let _ =
+            writeln!(text, "| {peer}, beside spanring's {ours:.1} | {nanos:.0} | {times:.1} × |");
     }
     let _ = writeln!(
         text,
@@ -119,13 +128,18 @@ fn tail(results: &Results) -> Option<String> {
         ("a span, flusher on the same core, drained between bursts", "tail", "span"),
         ("a span, flusher busy", "threads", "flusher busy, span"),
         ("a span, flusher starved, within the budget", "threads", "flusher starved, span kept"),
-        ("a span, flusher starved, refused and counted", "threads", "flusher starved, span refused"),
+        (
+            "a span, flusher starved, refused and counted",
+            "threads",
+            "flusher starved, span refused",
+        ),
     ] {
         let cell = |quantile: &str| {
             let value = get(section, &format!("{key} {quantile} ns"));
             value.map_or(String::new(), |value| format!("{value:.0}"))
         };
-        let _ = writeln!(text, "| {label} | {} | {} | {} |", cell("p50"), cell("p99"), cell("p99.9"));
+        let _ =
+            writeln!(text, "| {label} | {} | {} | {} |", cell("p50"), cell("p99"), cell("p99.9"));
     }
     let _ = writeln!(
         text,
@@ -210,7 +224,8 @@ fn levels(results: &Results) -> Option<String> {
     for level in size::LEVELS {
         let _ = write!(text, "| {level} |");
         for file in size::FILES {
-            let bytes = results.get("size")?.get(&format!("{file}, 512 a batch, level {level} B"))?;
+            let bytes =
+                results.get("size")?.get(&format!("{file}, 512 a batch, level {level} B"))?;
             let rate = results.get("encode")?;
             let rate = rate.get(&format!("records to frame, {file}, level {level} M/s"))?;
             let _ = write!(text, " {bytes:.2} / {rate:.2} |");
@@ -230,10 +245,12 @@ fn formats(results: &Results) -> Option<String> {
 
 fn format_table(results: &Results, size: usize) -> Option<String> {
     let mut text = format!("| | {} |\n|---|---|---|---|---|\n", size::FILES.join(" | "));
-    for format in ["spanring", "OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3", "Parquet+zstd 3"] {
+    for format in ["spanring", "OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3", "Parquet+zstd 3"]
+    {
         let _ = write!(text, "| {format} |");
         for file in size::FILES {
-            let bytes = results.get("formats")?.get(&format!("{file}, {size} a batch, {format} B"))?;
+            let bytes =
+                results.get("formats")?.get(&format!("{file}, {size} a batch, {format} B"))?;
             let _ = write!(text, " {bytes:.1} |");
         }
         text.push('\n');
@@ -251,7 +268,11 @@ fn memory(results: &Results) -> Option<String> {
         ("idle thread after cleanup KiB", "each idle thread after `CLEANUP_INTERVAL`", "KiB"),
         ("1,000 threads that came and went KiB", "1,000 threads that came and went", "KiB"),
         ("a burst, MiB more", "a burst that fills the budget, 4 attributes", "MiB"),
-        ("after a burst and a cleanup, % more", "after the burst and one cleanup, more than before", "%"),
+        (
+            "after a burst and a cleanup, % more",
+            "after the burst and one cleanup, more than before",
+            "%",
+        ),
     ] {
         let _ = writeln!(text, "| {label} | {:.1} {unit} |", memory.get(key)?);
     }

@@ -95,9 +95,8 @@ fn drive(options: &Options) -> Result<bool, String> {
     let mut files = vec![("results.json".to_owned(), format!("{json:#}\n"))];
     files.extend(plot::all(&results));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let write = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| describe(path, error))
-    };
+    let write =
+        |path: &Path, text: &str| std::fs::write(path, text).map_err(|error| describe(path, error));
     for (name, text) in files {
         write(&options.out.join(&name), &text)?;
         if options.docs && name.ends_with(".svg") {
@@ -105,9 +104,8 @@ fn drive(options: &Options) -> Result<bool, String> {
         }
     }
     if options.docs {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|error| describe(path, error))
-        };
+        let read =
+            |path: &Path| std::fs::read_to_string(path).map_err(|error| describe(path, error));
         let counts = read(&root.join("benches/counts.baseline"))?;
         for page in ["docs/performance.md", "README.md"] {
             let page = root.join(page);

@@ -806,7 +806,8 @@ impl Block {
     }
 
     fn is_urgent(&self) -> bool {
-        self.own.kinds.status() == StatusCode::Error as u8 || self.own.place.flags() & flag::CRITICAL != 0
+        self.own.kinds.status() == StatusCode::Error as u8
+            || self.own.place.flags() & flag::CRITICAL != 0
     }
 
     /// Writes the record into the ring; the payload, if it was taken over, is empty afterwards.

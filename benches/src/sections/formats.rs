@@ -61,7 +61,9 @@ pub fn run(run: &Run) -> Numbers {
                     *sum += bytes;
                 }
             }
-            for (name, bytes) in ["OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3"].iter().zip(otlp) {
+            for (name, bytes) in
+                ["OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3"].iter().zip(otlp)
+            {
                 set(name, bytes);
             }
             for level in [1, 3] {
@@ -347,7 +349,8 @@ fn to_json(value: &Value) -> Json {
 /// The columns that the rows have.
 fn schema(rows: &[Json]) -> Schema {
     let rows = rows.iter().filter_map(Json::as_object);
-    let names: BTreeSet<&str> = rows.clone().flat_map(|row| row.keys()).map(String::as_str).collect();
+    let names: BTreeSet<&str> =
+        rows.clone().flat_map(|row| row.keys()).map(String::as_str).collect();
     let fields = names.into_iter().map(|name| {
         let data_type = match name {
             "trace_id" => DataType::FixedSizeBinary(16),
