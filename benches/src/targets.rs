@@ -118,6 +118,27 @@ const TARGETS: &[Target] = &[
         1000.0,
         "ns",
     ),
+    less(
+        "allocations of a million spans",
+        number!("threads", "allocations, a million spans, bare"),
+        0.0,
+        0.0,
+        "",
+    ),
+    less(
+        "with 4 attributes",
+        number!("threads", "allocations, a million spans, four"),
+        0.0,
+        0.0,
+        "",
+    ),
+    less(
+        "wake-ups, a change from idle to active",
+        number!("threads", "wake-ups by threads, a change from idle to active"),
+        1.0,
+        1.0,
+        "",
+    ),
     more("ring to frame, bare", number!("encode", "ring to frame, bare M/s"), 7.0, 12.0, "M/s"),
     more(
         "ring to frame, 4 attributes",

@@ -216,6 +216,7 @@ pub struct Engine {
     pub(crate) park: Park,
     pub(crate) tickets: Tickets,
     waker: OnceLock<Waker>,
+    wakes: AtomicU64,
     sampler: ArcSwap<Sampler>,
     disabled: AtomicBool,
     closed: AtomicBool,
@@ -259,6 +260,7 @@ impl Engine {
             park: Park::new(),
             tickets: Tickets::new(),
             waker: OnceLock::new(),
+            wakes: AtomicU64::new(0),
             sampler: ArcSwap::from_pointee(Sampler::new(options.parent_based, options.sampler)),
             disabled: AtomicBool::new(options.disabled),
             closed: AtomicBool::new(false),
@@ -445,6 +447,7 @@ impl Engine {
         if self.park.must_wake(reason)
             && let Some(wake) = self.waker.get()
         {
+            self.wakes.fetch_add(1, Ordering::Relaxed);
             wake();
         }
     }
@@ -526,6 +529,7 @@ impl Engine {
             bytes_free: self.limits.bytes_free().max(0) as u64,
             // Read last, so that `created` is not ahead of it.
             spans_free: self.budget.free().max(0) as u64,
+            wakes: self.wakes.load(Ordering::Relaxed),
         }
     }
 
@@ -694,4 +698,7 @@ pub struct EngineStats {
     pub bytes_free: u64,
     /// Spans of `MAX_SPANS` that are neither resident nor set aside for a thread.
     pub spans_free: u64,
+    /// How often the flusher was woken: by the first span after it fell asleep, under pressure on the budget, for a
+    /// critical span, a flush, or the end.
+    pub wakes: u64,
 }

@@ -4,7 +4,11 @@
 //! ```text
 //! counts SHAPE TIMES
 //! ```
+//!
+//! Shapes that record spans print how many allocations the recording made after the first burst.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::process::ExitCode;
 
 use spanring::export::{Drainer, Engine, EngineOptions};
@@ -13,6 +17,29 @@ use spanring_benches::measure::NullSink;
 use spanring_benches::workload::{self, Clock};
 use spanring_exporter::Pipeline;
 use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator, with a count beside it that neither allocates nor panics.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as promised to us.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as promised to us.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const SHAPES: &str = "bare, four, child, unsampled, disabled, encode-bare, encode-four, pipeline";
 /// Spans between two drains.
@@ -56,15 +83,21 @@ fn spans(times: u64, sampler: RootSampler, record: impl Fn()) {
     let mut drainer = Drainer::new(engine);
     let mut records = Records::new();
     let mut left = times;
+    let mut allocations = 0;
     while left > 0 {
         let burst = left.min(BURST);
+        let before = ALLOCATIONS.get();
         (0..burst).for_each(|_| record());
+        if left < times {
+            allocations += ALLOCATIONS.get() - before;
+        }
         while drainer.drain(&mut records, 1024) > 0 {
             drainer.settle(&mut records, None);
         }
         left -= burst;
     }
     assert_eq!(engine.stats().dropped.total(), 0, "what is dropped is not measured");
+    println!("{allocations}");
 }
 
 fn encode(times: u64, workload: &workload::Workload) {

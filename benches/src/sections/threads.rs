@@ -40,6 +40,7 @@ pub fn run(run: &Run) -> Numbers {
     assert_eq!(pipeline.stats().engine.dropped.total(), 0, "nothing may be dropped here");
     drop(pipeline);
     starved(&mut numbers);
+    allocations(&mut numbers);
     numbers
 }
 
@@ -104,6 +105,32 @@ fn wakes(rounds: usize, pipeline: &Pipeline, numbers: &mut Numbers) {
     }
     numbers.set("first span while the flusher sleeps ns", median(&mut first));
     numbers.set("the span after it ns", median(&mut next));
+    // From idle to active at most once a round, and then threads record for a while.
+    let before = pipeline.stats();
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..1000 {
+            drop(span!("bench.wake"));
+            std::hint::spin_loop();
+        }
+    }
+    let after = pipeline.stats();
+    numbers.set(
+        "wake-ups by threads, a change from idle to active",
+        (after.engine.wakes - before.engine.wakes) as f64 / 50.0,
+    );
+}
+
+/// Allocations of a span, by a program whose allocator counts.
+fn allocations(numbers: &mut Numbers) {
+    for shape in ["bare", "four"] {
+        let program = std::env::current_exe().expect("it runs").with_file_name("counts");
+        let output = std::process::Command::new(&program).args([shape, "1000000"]).output();
+        let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let count: f64 = text.trim().parse().expect("it prints a number");
+        numbers.set(format!("allocations, a million spans, {shape}"), count);
+    }
 }
 
 /// Single spans while the flusher works all the time: recorded at 5 million a second.
