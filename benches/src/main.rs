@@ -11,10 +11,13 @@ use std::process::{Command, ExitCode};
 
 use spanring_benches::sections::{ALL, Run, Section};
 use spanring_benches::targets::{self, Results};
-use spanring_benches::{docs, machine, plot};
+use spanring_benches::{docs, machine, measure::median, plot};
 
 const USAGE: &str = "usage: bench [--quick | --docs] [--data DIR] [--out DIR] [SECTION...]
        bench --section NAME [--quick] [--data DIR]";
+
+/// Processes that measure single spans; the medians of their numbers count.
+const PROCESSES: usize = 7;
 
 struct Options {
     run: Run,
@@ -85,7 +88,7 @@ fn drive(options: &Options) -> Result<bool, String> {
     let mut results = Results::new();
     for section in &options.sections {
         eprintln!("bench: {} ({})", section.name, section.about);
-        results.insert(section.name.to_owned(), measure(section, &options.run)?);
+        results.insert(section.name.to_owned(), medians(section, &options.run)?);
     }
     let describe = |path: &Path, error| format!("{}: {error}", path.display());
     std::fs::create_dir_all(&options.out).map_err(|error| describe(&options.out, error))?;
@@ -118,6 +121,18 @@ fn drive(options: &Options) -> Result<bool, String> {
     print!("\n{table}");
     println!("\nresults and plots: {}", options.out.display());
     Ok(reached)
+}
+
+/// The median of each number of several processes, where the placement of code and memory counts.
+fn medians(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
+    let processes = if section.name == "hot" { PROCESSES } else { 1 };
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..processes {
+        for (name, value) in measure(section, run)? {
+            all.entry(name).or_default().push(value);
+        }
+    }
+    Ok(all.into_iter().map(|(name, mut values)| (name, median(&mut values))).collect())
 }
 
 fn measure(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
