@@ -377,6 +377,8 @@ impl Local {
     fn chain(&self) -> *mut Frame {
         if self.top.get() == empty() {
             self.top.set(self.base.get().cast());
+            // From now on the thread has something to free when it ends, be it never a ring.
+            let _ = RINGS.try_with(|_| ());
         }
         self.top.get()
     }
