@@ -97,6 +97,10 @@ pub(crate) mod bit {
     pub(crate) const SPAN_RAW: u32 = (flag::SPAN_RAW as u32) << 16;
     pub(crate) const REMOTE: u32 = (flag::PARENT_REMOTE as u32) << 16;
 
+    /// What a child in the same process takes over.
+    pub(crate) const INHERITED: u32 =
+        TRACE_RAW | trace_flags(TraceFlags::RANDOM) | trace_flags(TraceFlags::SAMPLED) | VALID;
+
     pub(crate) const fn trace_flags(flags: TraceFlags) -> u32 {
         (flags.0 as u32) << 8
     }
@@ -140,6 +144,12 @@ impl Ctx {
     #[inline(always)]
     pub(crate) fn is_sampled(&self) -> bool {
         self.flags & bit::trace_flags(TraceFlags::SAMPLED) != 0
+    }
+
+    /// Whether a child in the same process may take everything but the span's own ID over as it is: the low half
+    /// of a trace ID is zero in the base of a thread's chain only, where it means that there is none.
+    pub(crate) fn may_be_inherited(&self) -> bool {
+        self.trace_lo != 0 && self.trace_state.is_empty() && self.flags & !bit::INHERITED == 0
     }
 
     fn ids(&self) -> Option<&'static IdKeys> {

@@ -165,8 +165,8 @@ impl Drainer {
     /// The flusher is about to wait: how may it? After anything but [`Sleep::No`] it waits until it is
     /// woken or its own deadline comes, and then calls [`wake_up`](Self::wake_up).
     ///
-    /// If it `found` spans just now there may be more soon, and whoever records them had to wake it: it looks
-    /// again by its own timer.
+    /// If it `found` spans just now, there may be more soon: it looks again by its own timer before it takes
+    /// the credits back, since without credits the next span would have to wake it.
     pub fn prepare_sleep(&mut self, found: bool) -> Sleep {
         self.adopt(false);
         let engine = self.engine;

@@ -25,8 +25,6 @@ use crate::{IntoValue, Key, Tracer, clock};
 
 const SAMPLED: u32 = bit::trace_flags(TraceFlags::SAMPLED);
 const RANDOM: u32 = bit::trace_flags(TraceFlags::RANDOM);
-/// Flags of a context that a child in the same process takes over.
-pub(crate) const INHERITED: u32 = bit::TRACE_RAW | RANDOM | SAMPLED | bit::VALID;
 
 /// A span that is being made: ended when dropped, on whichever thread.
 ///
@@ -75,11 +73,12 @@ struct Own {
     /// Null in a block that has never been a span's, and for a context without a span.
     engine: *const Engine,
     start: u64,
-    /// Name, scope and flags.
+    /// Name, trace flags and flags.
     place: Place,
     parent: u64,
     /// Given by the user, with `flag::END_WALL`.
     end: u64,
+    /// Kind, status and scope.
     kinds: Kinds,
     payload: MaybeUninit<Payload>,
 }
@@ -434,7 +433,7 @@ impl Span {
             // A parent of this process and generation; its span ID is a counter, its trace's may be raw.
             trace_lo = parent.trace_lo;
             trace_hi = parent.trace_hi;
-            context_flags = parent.flags & INHERITED;
+            context_flags = parent.flags & bit::INHERITED;
             parent_id = parent.span;
             flags = if parent.flags & bit::TRACE_RAW != 0 { flag::TRACE_RAW } else { 0 };
             sampled = parent.is_sampled();
@@ -467,11 +466,13 @@ impl Span {
             context.trace_hi = trace_hi;
             context.span = counter;
             context.flags = context_flags;
+            context.trace_state = trace_state;
             let own = &mut (*this).own;
-            if !trace_state.is_empty() {
-                context.trace_state = trace_state;
-                (*this).frame.ready = 0;
+            if !context.trace_state.is_empty() {
                 own.payload().mark_special();
+            }
+            if !context.may_be_inherited() {
+                (*this).frame.ready = 0;
             }
             let interned = match name {
                 Name::Static(name) => name.interned(),

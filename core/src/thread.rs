@@ -362,13 +362,9 @@ impl Local {
                 return;
             }
             let context = &(*top).context;
-            let sampled = context.is_sampled();
             let may = ring.short_child.get()
                 && std::ptr::eq(context.keys, ring.keys.get())
-                && context.trace_lo != 0
-                && context.trace_state.is_empty()
-                && context.flags & !crate::span::INHERITED == 0
-                && (ring.parent_based.get() || sampled == (ring.root_mode.get() == Mode::On));
+                && context.may_be_inherited();
             (*top).ready = if may { epoch } else { 0 };
         }
     }

@@ -106,6 +106,71 @@ fn a_child_of_a_child_of_a_remote_parent_stays_in_the_remote_trace() {
     assert_ne!(inside.parent_is_remote, Some(true));
 }
 
+/// Children of whatever is current, and theirs.
+fn family() {
+    for _ in 0..4 {
+        let _child = span!("child");
+        for _ in 0..4 {
+            drop(span!("grandchild"));
+        }
+    }
+}
+
+/// Under a usual parent, children take the short way as soon as their names are interned and the thread has
+/// blocks. What an unusual one hands on must not get lost there.
+#[test]
+fn children_of_an_unusual_parent_have_what_it_hands_on() {
+    let trace_state = TraceState::parse("vendor=value").expect("it is well-formed");
+    let unusual = [
+        (TraceId(0xabc << 64 | 0xdef), 1, trace_state),
+        (TraceId(0xabc << 64 | 0xdef), 1 | 1 << 5, TraceState::default()),
+        (TraceId(0xabc << 64), 1, TraceState::default()),
+    ];
+    for (trace_id, flags, trace_state) in unusual {
+        let parent =
+            SpanContext::remote(trace_id, SpanId(0x1234), TraceFlags(flags), trace_state.clone());
+        let ledger = record(settings(), |_| {
+            for _ in 0..3 {
+                let _usual = span!("usual");
+                let _one = span!("more");
+                family();
+            }
+            let _server = Span::builder("server").parent(&parent).start().enter();
+            family();
+        });
+        for (name, count) in [("child", 4), ("grandchild", 16)] {
+            let of_trace = |name: &str| {
+                let spans = ledger.spans().filter(|span| span.trace_id == trace_id);
+                spans.filter(|span| span.name == name).collect::<Vec<_>>()
+            };
+            assert_eq!(of_trace(name).len(), count, "{name} in the remote trace");
+            for span in of_trace(name) {
+                assert_eq!(span.trace_state, trace_state.as_str(), "{name}");
+                assert_eq!(span.trace_flags, 1, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_child_of_an_attached_remote_context_has_it_as_parent() {
+    let ledger = record(settings(), |_| {
+        family();
+        family();
+        let _attached = remote(TraceFlags::SAMPLED).attach();
+        family();
+    });
+    let remote: Vec<_> = ledger
+        .spans()
+        .filter(|span| span.name == "child" && span.trace_id == TraceId(0xabc << 64 | 0xdef))
+        .collect();
+    assert_eq!(remote.len(), 4);
+    for span in remote {
+        assert_eq!(span.parent_span_id, Some(SpanId(0x1234)));
+        assert_eq!(span.parent_is_remote, Some(true));
+    }
+}
+
 #[test]
 fn times_are_the_clock_s_unless_told_and_an_end_never_precedes_its_start() {
     let before = unix_nanos(SystemTime::now());
