@@ -16,7 +16,7 @@ use spanring_benches::{docs, machine, measure::median, plot};
 const USAGE: &str = "usage: bench [--quick | --docs] [--data DIR] [--out DIR] [SECTION...]
        bench --section NAME [--quick] [--data DIR]";
 
-/// Processes that measure single spans; the medians of their numbers count.
+/// Processes that measure single spans, recorded or not; the medians of their numbers count.
 const PROCESSES: usize = 7;
 
 struct Options {
@@ -125,7 +125,7 @@ fn drive(options: &Options) -> Result<bool, String> {
 
 /// The median of each number of several processes, where the placement of code and memory counts.
 fn medians(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
-    let processes = if section.name == "hot" { PROCESSES } else { 1 };
+    let processes = if matches!(section.name, "hot" | "off") { PROCESSES } else { 1 };
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..processes {
         for (name, value) in measure(section, run)? {

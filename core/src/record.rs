@@ -1420,9 +1420,15 @@ impl<'a> RecordRef<'a> {
         Items { words: self.payload }
     }
 
+    /// The name if it is interned, as nearly all are.
+    #[inline(always)]
+    pub fn interned_name(&self) -> Option<Interned> {
+        Interned::from_raw(self.header.name)
+    }
+
     /// The name.
     pub fn name(&self) -> StrRef<'a> {
-        match Interned::from_raw(self.header.name) {
+        match self.interned_name() {
             Some(name) => StrRef::Interned(name),
             None => self
                 .items()
@@ -1571,6 +1577,15 @@ impl Records {
 
     /// Drops all records, their large values too.
     pub fn clear(&mut self) {
+        if self.heap_bytes > 0 {
+            self.release_heap();
+        }
+        self.starts.clear();
+        self.cells.clear();
+        self.heap_bytes = 0;
+    }
+
+    fn release_heap(&mut self) {
         for index in 0..self.starts.len() {
             let at = self.starts[index] as usize;
             // SAFETY: as in `get`.
@@ -1579,9 +1594,6 @@ impl Records {
                 release(&header, &mut self.cells[at + 1..]);
             }
         }
-        self.starts.clear();
-        self.cells.clear();
-        self.heap_bytes = 0;
     }
 
     /// Gives memory beyond `cells_max` cells back.

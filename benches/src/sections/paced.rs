@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use spanring::export::{Engine, EngineOptions};
 use spanring::{Settings, clock, span};
 use spanring_exporter::Pipeline;
 
@@ -23,7 +24,7 @@ pub fn run(run: &Run) -> Numbers {
         return numbers;
     }
     let nanos_per_tick = nanos_per_tick();
-    let rate = steady::flusher_rate() / 2.0;
+    let rate = steady::rate_on_flusher_core(Engine::start(&EngineOptions::default())) / 2.0;
     let interval = (BURST as f64 / rate * 1e9 / nanos_per_tick) as u64;
     numbers.set("rate M/s", rate / 1e6);
     let bursts = if run.quick { 2_000 } else { 20_000 };

@@ -112,6 +112,8 @@ pub(super) struct Spans {
     /// Ends since the end before, and durations, in units of the shape.
     end_deltas: Vec<i64>,
     durations: Vec<u64>,
+    /// The classes of both: finding them is slow on some processors.
+    classes: Vec<[u8; 2]>,
 }
 
 impl Spans {
@@ -122,6 +124,7 @@ impl Spans {
         self.shapes.clear();
         self.end_deltas.clear();
         self.durations.clear();
+        self.classes.clear();
         (self.any_origin, self.any_raw) = (false, false);
     }
 
@@ -168,8 +171,10 @@ impl Spans {
                 ((end as i64 - base as i64) / unit as i64, (end - start) / unit)
             };
             before = end;
-            used.end_base += class(delta.unsigned_abs());
-            used.duration_base += class(duration);
+            let classes = [class(delta.unsigned_abs()), class(duration)];
+            used.end_base += classes[0];
+            used.duration_base += classes[1];
+            self.classes.push(classes.map(|class| class as u8));
             self.end_deltas.push(delta);
             self.durations.push(duration);
         }
@@ -409,10 +414,11 @@ impl Encoder {
         self.edges.symbols.iter().for_each(|&symbol| writer.varint(u64::from(symbol)));
         self.escapes.clear();
         let times = spans.end_deltas.iter().zip(&spans.durations);
-        for ((&delta, &duration), &shape) in times.zip(&spans.shapes) {
+        let times = times.zip(spans.classes.iter().map(|classes| classes.map(u32::from)));
+        for (((&delta, &duration), classes), &shape) in times.zip(&spans.shapes) {
             let used = &shape_uses[shape as usize];
-            let end = writer.signed_number_bits(delta, used.end_base as u8);
-            let duration = writer.number_bits(duration, used.duration_base as u8);
+            let end = writer.signed_number_bits(delta, classes[0], used.end_base as u8);
+            let duration = writer.number_bits(duration, classes[1], used.duration_base as u8);
             writer.pair(end, duration, &mut self.escapes);
         }
         writer.symbols.extend_from_slice(&self.escapes);
@@ -421,7 +427,11 @@ impl Encoder {
         let mut next = 0u64;
         for &span in order.iter().filter(|&&span| !is_raw(span as usize)) {
             let counter = spans.ids[span as usize];
-            writer.signed_number(counter.wrapping_sub(next) as i64, 0);
+            if counter == next {
+                writer.byte(0);
+            } else {
+                writer.signed_number(counter.wrapping_sub(next) as i64, 0);
+            }
             next = counter.wrapping_add(1);
         }
         for span in (0..spans.len()).filter(|&span| is_raw(span)) {

@@ -323,9 +323,15 @@ impl Shapes {
     }
 
     /// Begins the walk of whatever `head` belongs to.
-    #[inline(always)]
     pub(super) fn begin_walk(&mut self, head: &Head<'_>) -> Position {
-        let token = u64::from(self.identity(head.name))
+        let name = self.identity(head.name);
+        self.begin_walk_named(name, head)
+    }
+
+    /// As [`begin_walk`](Self::begin_walk), for who knows the identity of `head`'s name.
+    #[inline(always)]
+    pub(super) fn begin_walk_named(&mut self, name: u32, head: &Head<'_>) -> Position {
+        let token = u64::from(name)
             | u64::from(head.scope) << 32
             | u64::from(head.kind_status) << 48
             | u64::from(head.trace_flags) << 54;

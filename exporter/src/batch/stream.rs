@@ -141,34 +141,31 @@ impl Writer {
     /// An unsigned number whose class is stated relative to `base`.
     #[inline(always)]
     pub(super) fn number(&mut self, value: u64, base: u8) {
-        let symbol = self.number_bits(value, base);
+        let symbol = self.number_bits(value, class(value), base);
         self.symbols.push(symbol);
     }
 
     /// A signed number; a negative one's class is stated as it is.
     #[inline(always)]
     pub(super) fn signed_number(&mut self, value: i64, base: u8) {
-        let symbol = self.signed_number_bits(value, base);
+        let symbol = self.signed_number_bits(value, class(value.unsigned_abs()), base);
         self.symbols.push(symbol);
     }
 
-    /// Puts the low bits of an unsigned number; returns its symbol.
+    /// Puts the low bits of an unsigned number of that class; returns its symbol.
     #[inline(always)]
-    pub(super) fn number_bits(&mut self, value: u64, base: u8) -> u8 {
-        let class = class(value);
+    pub(super) fn number_bits(&mut self, value: u64, class: u32, base: u8) -> u8 {
         self.low_bits(value, class);
         zigzag(i64::from(class) - i64::from(base)) as u8
     }
 
-    /// Puts the low bits of a signed number; returns its symbol.
+    /// Puts the low bits of a signed number whose magnitude has that class; returns its symbol.
     #[inline(always)]
-    pub(super) fn signed_number_bits(&mut self, value: i64, base: u8) -> u8 {
+    pub(super) fn signed_number_bits(&mut self, value: i64, class: u32, base: u8) -> u8 {
         if value >= 0 {
-            return self.number_bits(value as u64, base);
+            return self.number_bits(value as u64, class, base);
         }
-        let magnitude = value.unsigned_abs();
-        let class = class(magnitude);
-        self.low_bits(magnitude, class);
+        self.low_bits(value.unsigned_abs(), class);
         NEGATIVE + class as u8
     }
 

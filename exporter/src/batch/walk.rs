@@ -130,7 +130,11 @@ impl<C: TickClock + ?Sized> Walk<'_, C> {
         if header.flags & flag::SPAN_RAW != 0 {
             extras |= extra::SPAN_RAW;
         }
-        let mut position = self.shapes.begin_walk(&head);
+        // A name that is a number goes from the record into the token, not by way of `head`.
+        let mut position = match record.interned_name() {
+            Some(name) => self.shapes.begin_walk_named(name.get(), &head),
+            None => self.shapes.begin_walk(&head),
+        };
         let items = record.items();
         if items.is_empty() {
             return Ok(self.shapes.end_walk(position, &head, extras));
