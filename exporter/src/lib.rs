@@ -16,13 +16,16 @@ mod delivery;
 mod exit;
 pub mod file_sink;
 mod flusher;
+mod http;
 mod log;
 mod memory_sink;
 pub mod model;
+pub mod otlp;
 mod pipeline;
 mod scopes;
 pub mod segment;
 pub mod sink;
+mod spool;
 mod stats;
 mod thread;
 

@@ -1,0 +1,1 @@
+//! OTLP: spans as protobuf, written straight from records.

@@ -1,0 +1,1 @@
+//! The spool: batches on disk while a sink cannot take them.
