@@ -86,7 +86,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut progress = Progress::new(true);
     let mut recording = Recording::default();
     let mut refused = None;
-    read_batches(&args.files, &mut progress, &mut problems, |batch| {
+    read_batches(&args.files, &mut progress, &mut problems, |_, batch| {
         // Nothing is performed of what is not performed whole, so the rest is read for its problems.
         if refused.is_none() {
             refused = recording.add(batch).err();
