@@ -31,6 +31,7 @@ mod scopes;
 pub mod segment;
 mod sender;
 pub mod sink;
+#[cfg_attr(not(test), expect(dead_code, reason = "delivery uses it next"))]
 mod spool;
 mod stats;
 mod thread;
@@ -41,6 +42,12 @@ pub use otlp_sink::{Compression, OtlpOptions};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+
+/// The spool's marks, for fuzzing.
+#[doc(hidden)]
+pub mod spool_sidecar {
+    pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
+}
 
 /// The README's examples are tests.
 #[cfg(doctest)]
