@@ -57,13 +57,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(crate) fn new(sink: Box<dyn Sink>) -> Self {
         let stats = SinkStats { name: sink.name().to_owned(), ..SinkStats::default() };
-        Delivery {
-            sink,
-            queue: VecDeque::new(),
-            health: Health::new(),
-            tick_at: None,
-            stats,
-        }
+        Delivery { sink, queue: VecDeque::new(), health: Health::new(), tick_at: None, stats }
     }
 
     /// Offers a new batch, behind those that wait. `reserve` takes its bytes from the budget if it has

@@ -31,7 +31,6 @@ mod scopes;
 pub mod segment;
 mod sender;
 pub mod sink;
-#[cfg_attr(not(test), expect(dead_code, reason = "delivery uses it next"))]
 mod spool;
 mod stats;
 mod thread;

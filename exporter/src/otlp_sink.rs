@@ -322,7 +322,8 @@ impl OtlpSink {
 
     fn judge(&self, answer: &Response) -> Outcome {
         let said = said(answer);
-        let message = |what: &str| format!("{} answered {}{what}{said}", self.endpoint, answer.status);
+        let message =
+            |what: &str| format!("{} answered {}{what}{said}", self.endpoint, answer.status);
         match answer.status {
             200..=299 => accepted(answer),
             413 => Outcome::TooLarge { message: message("") },

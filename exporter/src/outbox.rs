@@ -357,7 +357,8 @@ impl Outbox {
                 }
                 self.settle_item(&item, true);
                 if rejected > 0 {
-                    let message = format!("the receiver refused {rejected} of {spans} spans: {message}");
+                    let message =
+                        format!("the receiver refused {rejected} of {spans} spans: {message}");
                     self.health.failed(&mut self.stats, now, &message, false, None);
                 } else {
                     self.health.succeeded(&mut self.stats);

@@ -22,15 +22,6 @@ pub(crate) enum Source {
     Sender(Courier),
 }
 
-impl Source {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Source::Sink(sink) => sink.name(),
-            Source::Sender(courier) => courier.sender.name(),
-        }
-    }
-}
-
 /// A sink with its queue and counts.
 pub(crate) struct Outlet {
     /// Which tokens are its own.

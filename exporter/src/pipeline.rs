@@ -462,8 +462,7 @@ impl PipelineBuilder {
         }
         let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
         let poll = mio::Poll::new().map_err(StartError::Events)?;
-        let waker =
-            Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?);
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?);
         let registry = poll.registry().try_clone().map_err(StartError::Events)?;
         let io = IoSource { registry, waker: waker.clone() };
         let scopes =

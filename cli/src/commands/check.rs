@@ -50,8 +50,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let tried = send::options(args.endpoint.as_deref()).and_then(|(options, mut settings)| {
         settings.retry_attempts = Some(0);
         let (endpoint, patience) = (options.endpoint.clone(), options.timeout + GRACE);
-        let mut forwarder =
-            Forwarder::new(options, settings).map_err(|error| error.to_string())?;
+        let mut forwarder = Forwarder::new(options, settings).map_err(|error| error.to_string())?;
         forwarder.send(Arc::new(span(trace_id)));
         let stats = forwarder.finish(patience);
         let problem = match stats.delivered {

@@ -52,24 +52,32 @@ struct Report {
 /// # Errors
 ///
 /// What is wrong with it, or that there is none.
-pub(super) fn options(endpoint: Option<&str>) -> Result<(OtlpOptions, Settings), String> {
-    let mut builder = Settings::builder();
-    if let Some(endpoint) = endpoint {
-        builder = builder.endpoint(endpoint);
-    }
-    let mut settings = builder.build();
-    if let Some(endpoint) = endpoint {
+pub(super) fn options(given: Option<&str>) -> Result<(OtlpOptions, Settings), String> {
+    let mut settings = Settings::builder().build();
+    if let Some(given) = given {
         // The environment has the last word elsewhere; here the argument does.
-        let own = Settings::builder().endpoint(endpoint).ignore_environment().build();
-        if let [problem, ..] = own.problems() {
-            return Err(problem.to_string());
-        }
-        settings.endpoint = own.endpoint;
+        settings.endpoint = Some(endpoint(given)?);
+    }
+    for problem in settings.problems() {
+        Problems::default().note(problem);
     }
     let options = OtlpOptions::from_settings(&settings).ok_or_else(|| {
         "there is nowhere to send to; give --endpoint URL or set SPANRING_ENDPOINT".to_owned()
     })?;
     Ok((options, settings))
+}
+
+/// A URL with its path.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn endpoint(given: &str) -> Result<String, String> {
+    let settings = Settings::builder().endpoint(given).ignore_environment().build();
+    match settings.problems() {
+        [] => Ok(settings.endpoint.unwrap_or_default()),
+        [problem, ..] => Err(problem.to_string()),
+    }
 }
 
 /// Runs the command.
@@ -91,7 +99,6 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     };
     let mut progress = Progress::new(true);
     let mut skipped = 0;
-    let mut said = String::new();
     read_batches(&args.paths, &mut progress, &mut problems, |place, batch| {
         let key = format!("{} {}", place.index, place.file);
         let spans = batch.spans.len() as u32;
@@ -102,10 +109,6 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
         let number = forwarder.send(Arc::new(batch));
         memory.sent(number, key, spans);
         memory.note(&mut forwarder)?;
-        // Told once for each change, while it goes on.
-        if forwarder.stats().last_error != said {
-            said.clone_from(&forwarder.stats().last_error);
-        }
         Ok(())
     })?;
     let patience = forwarder.patience();
@@ -114,7 +117,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let report = Report {
         delivered: stats.delivered,
         refused: stats.dropped[spanring_exporter::SinkDrop::Refused as usize],
-        given_up: stats.sealed - stats.delivered
+        given_up: stats.sealed
+            - stats.delivered
             - stats.dropped[spanring_exporter::SinkDrop::Refused as usize],
         skipped,
         repeated: stats.repeated,
@@ -165,7 +169,8 @@ impl Memory {
         let failed = |error: io::Error| {
             format!("{}: cannot be used to resume: {error}; give another file", path.display())
         };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
         let mut known = std::collections::HashSet::new();
         let mut reader = BufReader::new(&mut file);
         let mut line = String::new();
