@@ -16,6 +16,7 @@ mod delivery;
 mod exit;
 pub mod file_sink;
 mod flusher;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the OTLP sink uses it next"))]
 mod http;
 mod log;
 mod memory_sink;
@@ -33,6 +34,12 @@ pub use memory_sink::MemorySink;
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+
+/// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::http::exchange::answer_in_pieces;
+}
 
 /// The README's examples are tests.
 #[cfg(doctest)]
