@@ -16,6 +16,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Health {
     /// When the sink is tried again after a failure.
     pub(crate) retry_at: Option<Instant>,
+    /// Whether the receiver asked for that much time.
+    was_asked: bool,
     backoff: Duration,
     /// For the jitter of backoffs.
     random: u64,
@@ -25,6 +27,7 @@ impl Health {
     pub(crate) fn new() -> Self {
         Health {
             retry_at: None,
+            was_asked: false,
             backoff: BACKOFF_FIRST,
             random: 0x9e37_79b9_7f4a_7c15 ^ spanring::clock::ticks(),
         }
@@ -39,6 +42,13 @@ impl Health {
     /// Whether the sink may be tried at `now`.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
         self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// Tries again at once, unless the receiver asked for time.
+    pub(crate) fn skip_backoff(&mut self) {
+        if !self.was_asked {
+            self.retry_at = None;
+        }
     }
 
     /// The sink did what it was asked to.
@@ -72,6 +82,7 @@ impl Health {
         }
         if retry {
             let backoff = self.jittered_backoff();
+            self.was_asked = wait.is_some();
             let wait = wait.map_or(backoff, |wait| wait.max(backoff));
             self.retry_at = Some(crate::flusher::later(now, wait));
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);

@@ -17,7 +17,8 @@ use bytes::Bytes;
 use spanring::settings::Settings;
 
 use crate::http::{
-    Client, ClientOptions, Endpoint, HttpError, Io, ProxySettings, Request, Response, TlsOptions,
+    Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, ProxySettings, Request,
+    Response, TlsOptions,
 };
 use crate::sender::{Content, Outcome, Parcel, Sender};
 use crate::{batch, log, otlp};
@@ -211,7 +212,7 @@ impl OtlpSink {
                 client_certificate: options.client_certificate.clone(),
                 client_key: options.client_key.clone(),
             },
-            proxy: ProxySettings::from_env(),
+            proxy: ProxySettings::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::new(endpoint)
         };
         Ok(OtlpSink {
@@ -269,8 +270,19 @@ impl OtlpSink {
             headers.push((name.clone(), value.clone()));
         }
         let request = Request { id: parcel.id, headers, body: compressed };
-        self.client.as_mut().expect("it was opened").submit(request, now);
-        self.under_way.push(under_way);
+        let id = parcel.id;
+        match self.client.as_mut().expect("it was opened").submit(request, now) {
+            Ok(()) => self.under_way.push(under_way),
+            // A request that is sent again in a simpler form may find all connections taken.
+            Err(_) => self.finished.push_back((
+                id,
+                Outcome::Retry {
+                    message: format!("{}: all connections are in use", self.endpoint),
+                    wait: None,
+                    repeats: false,
+                },
+            )),
+        }
     }
 
     /// What became of requests since the last call.
@@ -353,10 +365,10 @@ impl OtlpSink {
     }
 
     fn fault(&self, error: &HttpError) -> Outcome {
-        Outcome::Retry {
-            message: format!("{}: {error}", self.endpoint),
-            wait: None,
-            repeats: error.may_have_been_processed,
+        let message = error.to_string();
+        match error.kind() {
+            HttpErrorKind::Options | HttpErrorKind::Request => Outcome::Refused { message },
+            _ => Outcome::Retry { message, wait: None, repeats: error.may_have_been_processed() },
         }
     }
 }
@@ -418,6 +430,12 @@ impl Sender for OtlpSink {
 
     fn deadline(&self) -> Option<Instant> {
         self.client.as_ref().and_then(Client::deadline)
+    }
+
+    fn close(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.close_idle();
+        }
     }
 
     fn note(&self) -> Option<String> {

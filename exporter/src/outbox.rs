@@ -450,7 +450,7 @@ impl Outbox {
         self.expire(now, settings);
         self.enforce(now);
         if urgent {
-            self.health.retry_at = None;
+            self.health.skip_backoff();
         }
         self.send(now, settings);
     }
@@ -544,6 +544,7 @@ impl Outbox {
                 None => self.stats.dropped[SinkDrop::ShutDown as usize] += spans,
             }
         }
+        self.sender.close();
         if let Some(spool) = self.spool.take()
             && let Err(error) = spool.close()
         {

@@ -74,6 +74,8 @@ pub(crate) trait Sender: Send {
     fn tick(&mut self, now: Instant);
     /// When it wants to be called.
     fn deadline(&self) -> Option<Instant>;
+    /// Says goodbye on connections that nobody uses; nothing is sent afterwards.
+    fn close(&mut self);
     /// What a person should know of how it sends: what works, but not as it was asked for.
     fn note(&self) -> Option<String>;
     /// What became of a parcel; each is told once.

@@ -11,7 +11,11 @@ use spanring_tests::receiver::{Answer, Receiver, Request, decode, spans};
 use spanring_tests::{LONG, settings};
 
 fn pipeline(endpoint: &str) -> Pipeline {
-    Pipeline::builder().settings(settings().build()).otlp(OtlpOptions::new(endpoint)).build().unwrap()
+    Pipeline::builder()
+        .settings(settings().build())
+        .otlp(OtlpOptions::new(endpoint))
+        .build()
+        .unwrap()
 }
 
 fn record(pipeline: &Pipeline, spans: usize) {
@@ -49,9 +53,11 @@ fn every_span_arrives_once_and_flush_waits_for_it() {
 
 #[test]
 fn each_compression_is_what_the_receiver_gets() {
-    for (compression, name) in
-        [(Compression::None, None), (Compression::Gzip, Some("gzip")), (Compression::Zstd, Some("zstd"))]
-    {
+    for (compression, name) in [
+        (Compression::None, None),
+        (Compression::Gzip, Some("gzip")),
+        (Compression::Zstd, Some("zstd")),
+    ] {
         let receiver = Receiver::answering(move |request| {
             assert_eq!(request.headers.get("content-encoding").map(String::as_str), name);
             assert_eq!(request.headers["content-type"], "application/x-protobuf");
@@ -73,13 +79,17 @@ fn each_compression_is_what_the_receiver_gets() {
 #[test]
 fn a_compression_that_is_refused_is_given_up_for_good_and_loses_nothing() {
     let refused = AtomicU64::new(0);
-    let receiver = Receiver::answering(move |request| match request.headers.get("content-encoding") {
-        None => Answer::status(200),
-        Some(_) => {
-            assert!(refused.fetch_add(1, Ordering::Relaxed) < 4, "it goes on with what is refused");
-            Answer::status(if request.number == 0 { 415 } else { 400 })
-        }
-    });
+    let receiver =
+        Receiver::answering(move |request| match request.headers.get("content-encoding") {
+            None => Answer::status(200),
+            Some(_) => {
+                assert!(
+                    refused.fetch_add(1, Ordering::Relaxed) < 4,
+                    "it goes on with what is refused"
+                );
+                Answer::status(if request.number == 0 { 415 } else { 400 })
+            }
+        });
     let mut options = OtlpOptions::new(receiver.endpoint());
     options.compression = Compression::Zstd;
     let pipeline = Pipeline::builder().settings(settings().build()).otlp(options).build().unwrap();
@@ -185,8 +195,16 @@ fn what_a_partial_success_refuses_is_counted() {
         record(&pipeline, 10);
         pipeline.shutdown(LONG).unwrap();
         let stats = pipeline.stats();
-        assert_eq!((stats.sinks[0].delivered, dropped(&stats, SinkDrop::Refused)), (7, 3), "{kind}");
-        assert!(stats.sinks[0].last_refusal.contains("odd ones"), "{}", stats.sinks[0].last_refusal);
+        assert_eq!(
+            (stats.sinks[0].delivered, dropped(&stats, SinkDrop::Refused)),
+            (7, 3),
+            "{kind}"
+        );
+        assert!(
+            stats.sinks[0].last_refusal.contains("odd ones"),
+            "{}",
+            stats.sinks[0].last_refusal
+        );
         check_counts(&stats);
     }
 }
