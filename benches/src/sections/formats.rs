@@ -8,7 +8,7 @@
 //!
 //! What is written is read back, and must hold all spans with all their attributes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
