@@ -76,10 +76,6 @@ impl Connection {
         matches!(self.stage, Stage::Ready)
     }
 
-    pub(super) fn link(&self) -> &Link {
-        self.transport.link()
-    }
-
     /// `error` with what the server may have of the request.
     pub(super) fn blame(&self, error: HttpError) -> HttpError {
         match &self.exchange {
