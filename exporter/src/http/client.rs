@@ -417,7 +417,9 @@ impl Client {
             Ok(Progress::Answer(response, reusable)) => {
                 self.finished.push_back((work.id, Ok(response)));
                 slot.work = None;
-                if reusable {
+                // The end of the connection may have come with the answer, in the same event; and there
+                // is no other event before everything was read.
+                if reusable && connection.is_alive(&mut self.buffer) {
                     slot.idle_until = Some(later(now, self.options.idle_timeout));
                 } else {
                     connection.goodbye();

@@ -124,7 +124,8 @@ impl Loop {
     }
 
     fn open_sockets(&self) -> usize {
-        self.client.descriptors().open().len()
+        let descriptors: Arc<Descriptors> = self.client.descriptors();
+        descriptors.open().len()
     }
 }
 

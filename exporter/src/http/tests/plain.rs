@@ -377,12 +377,14 @@ fn many_requests_use_one_connection() {
             assert_eq!(read_request(&mut socket).unwrap().body, [index]);
             socket.write_all(OK).unwrap();
         }
+        assert!(read_request(&mut socket).is_none());
     });
     let mut client = Loop::to(server.address);
     for index in 0..20 {
         assert_eq!(client.post(vec![index]).unwrap().status, 200);
         assert_eq!(client.open_sockets(), 1);
     }
+    drop(client);
     server.join();
 }
 
@@ -406,22 +408,27 @@ fn a_connection_is_not_kept_where_the_answer_forbids_it() {
     }
 }
 
-/// A server that closes each connection after an answer that lets the client keep it.
-fn closing_server(connections: usize) -> Server {
-    Server::start(move |listener| {
+/// A server that answers so that the client keeps the connection, and closes it when it is told to.
+fn closing_server(connections: usize) -> (Server, mpsc::Sender<()>) {
+    let (close, may_close) = mpsc::channel();
+    let server = Server::start(move |listener| {
         for _ in 0..connections {
             let mut socket = listener.accept().unwrap().0;
             read_request(&mut socket).unwrap();
             socket.write_all(OK).unwrap();
+            may_close.recv().unwrap();
         }
-    })
+    });
+    (server, close)
 }
 
 #[test]
 fn an_idle_connection_that_the_server_closes_is_dropped_by_the_event() {
-    let server = closing_server(1);
+    let (server, close) = closing_server(1);
     let mut client = Loop::to(server.address);
     client.post("").unwrap();
+    assert_eq!(client.open_sockets(), 1);
+    close.send(()).unwrap();
     client.turn_until(|client| client.descriptors().open().is_empty());
     assert_eq!(client.client.deadline(), None);
     server.join();
@@ -429,10 +436,11 @@ fn an_idle_connection_that_the_server_closes_is_dropped_by_the_event() {
 
 #[test]
 fn an_idle_connection_that_the_server_closed_is_replaced_without_an_event() {
-    let server = closing_server(2);
+    let (server, close) = closing_server(2);
     let mut client = Loop::to(server.address);
     client.post("").unwrap();
     let old = client.client.descriptors().open()[0];
+    close.send(()).unwrap();
     // Until the end of the stream is there, without the event loop hearing of it.
     let mut byte = 0u8;
     // SAFETY: an open socket, and a buffer of one byte; nothing is taken from the socket.
@@ -440,7 +448,31 @@ fn an_idle_connection_that_the_server_closed_is_replaced_without_an_event() {
         std::thread::yield_now();
     }
     assert_eq!(client.post("").unwrap().status, 200);
+    close.send(()).unwrap();
     server.join();
+}
+
+#[test]
+fn a_connection_that_ends_together_with_its_answer_is_not_kept() {
+    let (asked, was_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let server = Server::start(move |listener| {
+        let mut socket = listener.accept().unwrap().0;
+        read_request(&mut socket).unwrap();
+        asked.send(()).unwrap();
+        may_go.recv().unwrap();
+        socket.write_all(OK).unwrap();
+    });
+    let mut client = Loop::to(server.address);
+    client.submit(1, "");
+    while was_asked.try_recv().is_err() {
+        client.turn_within(Duration::from_millis(5));
+    }
+    go.send(()).unwrap();
+    // Answer and end are there before the client looks: one event for both.
+    server.join();
+    assert_eq!(client.next().1.unwrap().status, 200);
+    assert_eq!(client.open_sockets(), 0);
 }
 
 #[test]

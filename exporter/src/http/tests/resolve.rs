@@ -27,7 +27,8 @@ fn an_unknown_name_fails_and_says_what_to_check() {
 #[test]
 fn a_resolver_that_panics_fails_the_request() {
     let mut options = options("http://host.test/");
-    options.look_up = Arc::new(|_, _| panic!("on purpose"));
+    let look_up: LookUp = Arc::new(|_, _| panic!("on purpose"));
+    options.look_up = look_up;
     Loop::new(options).post_fails(HttpErrorKind::Resolve, "panicked");
 }
 
@@ -83,7 +84,7 @@ fn known_addresses_need_no_look_up() {
     let server = Server::answering(OK);
     let mut options = options("http://host.test/");
     options.look_up = Arc::new(|_, _| panic!("not needed"));
-    options.addresses = Some(Arc::new([server.address]));
+    options.addresses = Some(Addresses::from([server.address]));
     let mut client = Loop::new(options);
     assert_eq!(client.post("").unwrap().status, 200);
     assert_eq!(client.client.addresses().as_deref(), Some(&[server.address][..]));
