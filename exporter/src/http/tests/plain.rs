@@ -205,6 +205,8 @@ fn a_half_closed_connection_is_closed_unless_the_answer_is_complete() {
                 assert!(!complete, "{error}");
                 assert_eq!(error.kind(), HttpErrorKind::Closed, "{error}");
                 assert_eq!(error.answer_seen(), !text.is_empty());
+                let place = if text.is_empty() { "before it answered" } else { "in the middle" };
+                assert!(error.to_string().contains(place), "{error}");
             }
         }
         drop(client);
@@ -248,6 +250,28 @@ fn an_answer_may_come_before_the_request_is_sent() {
     assert_eq!(client.post(vec![0; 64 << 20]).unwrap().status, 413);
     assert_eq!(client.open_sockets(), 0);
     server.join();
+}
+
+#[test]
+fn an_answer_is_read_even_if_the_rest_of_the_request_is_refused() {
+    let (asked, was_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let server = Server::start(move |listener| {
+        let mut socket = listener.accept().unwrap().0;
+        socket.read_exact(&mut [0; 100]).unwrap();
+        asked.send(()).unwrap();
+        may_go.recv().unwrap();
+        // Closed with unread bytes, the connection is reset: writing fails from now on.
+        socket.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    let mut client = Loop::to(server.address);
+    client.submit(1, vec![0; 64 << 20]);
+    while was_asked.try_recv().is_err() {
+        client.turn_within(Duration::from_millis(5));
+    }
+    go.send(()).unwrap();
+    server.join();
+    assert_eq!(client.next().1.unwrap().status, 413);
 }
 
 #[test]
@@ -321,6 +345,7 @@ fn a_body_with_gzip_is_decoded_within_its_bound() {
         let server = Server::answering(answer("content-encoding: gzip\r\n", &body));
         let response = Loop::to(server.address).post("").unwrap();
         assert_eq!((response.body.len(), response.truncated), (length, truncated));
+        assert!(response.body.capacity() < 1 << 20, "more was decoded than is kept");
         server.join();
     }
 }
@@ -596,6 +621,27 @@ fn abandoned_sockets_are_closed_but_stay_registered() {
     assert!(client.turn() > 0, "the socket was deregistered");
     drop(parent);
     server.join();
+}
+
+#[test]
+fn a_closed_socket_reports_nothing_though_a_fork_child_has_it_open() {
+    let (go, may_go) = mpsc::channel();
+    let server = Server::start(move |listener| {
+        let mut socket = listener.accept().unwrap().0;
+        read_request(&mut socket).unwrap();
+        socket.write_all(OK).unwrap();
+        may_go.recv().unwrap();
+        socket.write_all(b"x").unwrap();
+    });
+    let mut client = Loop::to(server.address);
+    client.post("").unwrap();
+    let [descriptor] = client.client.descriptors().open()[..] else { panic!("one socket is open") };
+    // SAFETY: the descriptor is open, and its copy is owned by what is made of it.
+    let _child = unsafe { OwnedFd::from_raw_fd(libc::dup(descriptor)) };
+    client.client.close_idle();
+    go.send(()).unwrap();
+    server.join();
+    assert_eq!(client.turn_within(Duration::ZERO), 0);
 }
 
 fn peer_of(descriptor: i32) -> Option<SocketAddr> {

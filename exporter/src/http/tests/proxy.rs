@@ -26,6 +26,18 @@ fn plain_http_goes_through_a_proxy_in_absolute_form() {
 }
 
 #[test]
+fn a_proxy_that_wants_a_password_for_plain_http_is_told_apart_from_the_server() {
+    let answer = "HTTP/1.1 407 Who\r\ncontent-length: 0\r\n\r\n";
+    let server = Server::answering(answer);
+    let options = through(&server, "", "http://collector.test/");
+    Loop::new(options).post_fails(HttpErrorKind::Proxy, "set the user and password");
+    server.join();
+    let server = Server::answering(answer);
+    assert_eq!(Loop::to(server.address).post("").unwrap().status, 407);
+    server.join();
+}
+
+#[test]
 fn a_proxy_that_gives_no_tunnel_is_named_with_what_to_do() {
     for (answer, text) in [
         ("HTTP/1.1 407 Who\r\ncontent-length: 4\r\n\r\nwho?", "set the user and password"),

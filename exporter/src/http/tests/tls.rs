@@ -148,7 +148,10 @@ fn a_certificate_that_is_not_to_be_trusted_is_refused_with_the_reason() {
         (other.leaf("collector.test", VALID), "unknown CA"),
         (namesake.leaf("collector.test", VALID), "does not fit the CA"),
     ] {
-        let server = serve(server_config(leaf, None), fail);
+        let server = serve(server_config(leaf, None), |mut stream| {
+            let error = stream.read(&mut [0]).unwrap_err();
+            assert!(error.to_string().contains("fatal alert"), "{error}");
+        });
         let mut client = Loop::new(to(&server, &ca));
         let error = client.post_fails(HttpErrorKind::Tls, text);
         assert!(error.to_string().starts_with("https://collector.test:"), "{error}");
