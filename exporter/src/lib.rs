@@ -8,8 +8,8 @@
 //! - [`batch`] and [`segment`]: the formats, written and read.
 //! - [`model`]: spans as plain data, as the readers give them.
 //!
-//! What it never does: start a thread besides the one flusher of a pipeline, or lose a span without a
-//! count.
+//! What it never does: start a thread besides the one flusher of a pipeline (and one for a name look-up,
+//! which ends with it), or lose a span without a count.
 
 pub mod batch;
 mod delivery;

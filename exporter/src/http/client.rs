@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mio::{Registry, Token};
 
 use super::Response;
-use super::connection::{Connection, Progress};
+use super::connection::{Connection, Progress, proxy_refusal};
 use super::dial::{Dial, Dialed, PLACES, Route};
 use super::endpoint::{Endpoint, Scheme, Target};
 use super::error::{HttpError, HttpErrorKind};
@@ -146,7 +146,8 @@ pub(crate) struct Client {
     tls: Option<TlsTarget>,
     /// None if the target is an address or a socket.
     resolver: Option<Resolver>,
-    registry: Arc<Registry>,
+    /// None after [`Client::abandon`].
+    registry: Option<Arc<Registry>>,
     descriptors: Arc<Descriptors>,
     first_token: usize,
     slots: Vec<Slot>,
@@ -198,8 +199,8 @@ impl Client {
             proxy,
             tls,
             resolver,
-            registry: Arc::new(io.registry),
-            descriptors: Arc::new(Descriptors::new(tokens)),
+            descriptors: Arc::new(Descriptors::new(tokens, &io.registry)),
+            registry: Some(Arc::new(io.registry)),
             first_token: io.tokens.start,
             slots: (0..options.pool_size).map(|_| slot()).collect(),
             buffer: vec![0; BUFFER_BYTES].into(),
@@ -317,18 +318,20 @@ impl Client {
         self.resolver.as_ref()?.known().cloned()
     }
 
-    /// The sockets' descriptors, for a fork child that cannot trust the client itself: the flusher may
+    /// The client's descriptors, for a fork child that cannot trust the client itself: the flusher may
     /// have been at work on it when the process forked.
     pub(crate) fn descriptors(&self) -> Arc<Descriptors> {
         self.descriptors.clone()
     }
 
-    /// For a fork child: closes the sockets by plain `close`, deregisters nothing, says no goodbye.
+    /// For a fork child: closes sockets and registry by plain `close`, deregisters nothing, says no goodbye.
     /// Nothing is in flight afterwards, and nothing can be submitted.
     pub(crate) fn abandon(&mut self) {
         self.descriptors.close_all();
-        // Dropping them would deregister the parent's sockets.
+        // Dropping them would deregister the parent's sockets, and close numbers that others may have
+        // by then.
         self.slots.drain(..).for_each(mem::forget);
+        mem::forget(self.registry.take());
     }
 
     /// Closes idle connections, with a goodbye.
@@ -369,8 +372,9 @@ impl Client {
     }
 
     fn dial(&mut self, index: usize, routes: Vec<Route>, now: Instant) {
+        let registry = self.registry.as_ref().expect("an abandoned client has no slots");
         let places = (index * PLACES..(index + 1) * PLACES).map(|index| Place {
-            registry: self.registry.clone(),
+            registry: registry.clone(),
             descriptors: self.descriptors.clone(),
             index,
             token: Token(self.first_token + index),
@@ -415,9 +419,18 @@ impl Client {
         match connection.drive(&mut self.buffer) {
             Ok(Progress::Pending) => {}
             Ok(Progress::Answer(response, reusable)) => {
-                self.finished.push_back((work.id, Ok(response)));
+                let result = match (&self.proxy, &self.tls) {
+                    // In plain HTTP a proxy answers in the server's place; only this status is its own.
+                    (Some(_), None) if response.status == 407 => {
+                        Err(proxy_refusal(response.status).at(&self.place))
+                    }
+                    _ => Ok(response),
+                };
+                self.finished.push_back((work.id, result));
                 slot.work = None;
-                if reusable {
+                // The end of the connection may have come with the answer, in the same event; and there
+                // is no other event before everything was read.
+                if reusable && connection.is_alive(&mut self.buffer) {
                     slot.idle_until = Some(later(now, self.options.idle_timeout));
                 } else {
                     connection.goodbye();

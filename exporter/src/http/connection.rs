@@ -76,10 +76,6 @@ impl Connection {
         matches!(self.stage, Stage::Ready)
     }
 
-    pub(super) fn link(&self) -> &Link {
-        self.transport.link()
-    }
-
     /// `error` with what the server may have of the request.
     pub(super) fn blame(&self, error: HttpError) -> HttpError {
         match &self.exchange {
@@ -141,15 +137,21 @@ impl Connection {
             return Ok(());
         };
         let (response, _) = tunnel.finish().expect("the exchange is complete");
-        let advice = match response.status {
-            200..=299 => return self.start_tls(),
-            407 => "set the user and password in its URL, http://user:password@host:port",
-            403 => "it does not allow this host and port",
-            _ => "check that it is a proxy, and allows CONNECT",
-        };
-        let message = format!("the proxy answers {} to CONNECT; {advice}", response.status);
-        Err(HttpError::new(HttpErrorKind::Proxy, message))
+        match response.status {
+            200..=299 => self.start_tls(),
+            status => Err(proxy_refusal(status)),
+        }
     }
+}
+
+/// What a proxy's own answer means.
+pub(super) fn proxy_refusal(status: u16) -> HttpError {
+    let advice = match status {
+        407 => "set the user and password in its URL, http://user:password@host:port",
+        403 => "it does not allow this host and port",
+        _ => "check that it is a proxy, and allows CONNECT",
+    };
+    HttpError::new(HttpErrorKind::Proxy, format!("the proxy answers {status}; {advice}"))
 }
 
 /// Sends and receives as far as the socket lets it; whether the exchange is complete.

@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 
 const CLOSED: RawFd = -1;
 
-/// The raw descriptors of a client's sockets, one place for each of its tokens.
+/// The raw descriptors of a client: one place for each of its tokens, the last for its registry.
 ///
 /// Readable at any time, from a fork child too, whatever the flusher was doing when the process
 /// forked: only atomics, and a place is emptied before its descriptor is closed. A descriptor made in
@@ -25,8 +25,9 @@ const CLOSED: RawFd = -1;
 pub(crate) struct Descriptors(Box<[AtomicI32]>);
 
 impl Descriptors {
-    pub(super) fn new(places: usize) -> Self {
-        Descriptors((0..places).map(|_| AtomicI32::new(CLOSED)).collect())
+    pub(super) fn new(places: usize, registry: &Registry) -> Self {
+        let places = std::iter::repeat_n(CLOSED, places).chain([registry.as_raw_fd()]);
+        Descriptors(places.map(AtomicI32::new).collect())
     }
 
     // Relaxed: the places carry nothing but themselves, and a fork is no race of threads.
@@ -41,16 +42,18 @@ impl Descriptors {
         for place in &self.0 {
             let descriptor = place.swap(CLOSED, Ordering::Relaxed);
             if descriptor != CLOSED {
-                // SAFETY: the descriptor was a socket of the client when the process forked; the
-                // client is not used any more, so nobody else closes it or takes it for open.
+                // SAFETY: the descriptor was the client's when the process forked; the client is not
+                // used any more, so nobody else closes it or takes it for open.
                 unsafe { libc::close(descriptor) };
             }
         }
     }
 
+    /// Those of sockets.
     #[cfg(test)]
     pub(super) fn open(&self) -> Vec<RawFd> {
-        let all = self.0.iter().map(|place| place.load(Ordering::Relaxed));
+        let (_registry, sockets) = self.0.split_last().unwrap();
+        let all = sockets.iter().map(|place| place.load(Ordering::Relaxed));
         all.filter(|&descriptor| descriptor != CLOSED).collect()
     }
 }

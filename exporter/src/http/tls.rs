@@ -140,6 +140,11 @@ pub(super) fn explain(error: &rustls::Error) -> String {
                                            the CA to the system's, or set a CA file"
                     .to_owned()
             }
+            Certificate::BadSignature => {
+                "the signature of the server's certificate does not fit the \
+                                          CA of that name; is the CA file an old one?"
+                    .to_owned()
+            }
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => format!(
                 "the server's certificate is for another host ({error}); check the endpoint's host"
             ),

@@ -45,10 +45,6 @@ impl Transport {
         Ok(())
     }
 
-    pub(super) fn link(&self) -> &Link {
-        &self.link
-    }
-
     /// Goes on with the handshake; whether it is done.
     pub(super) fn handshake(&mut self) -> Result<bool, HttpError> {
         for _ in 0..EMPTY_READS_MAX {
