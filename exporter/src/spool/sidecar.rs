@@ -6,7 +6,7 @@
 //! is wrong, and what is behind it counts as not settled.
 
 /// Bytes of the head and of each mark.
-pub const RECORD_BYTES: usize = 16;
+pub(super) const RECORD_BYTES: usize = 16;
 
 /// The version of the sidecar's format that this crate writes, and the only one that it reads.
 pub const SIDECAR_VERSION: u16 = 1;
