@@ -103,6 +103,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Of a batch of which nothing is settled.
+    pub const fn new() -> Self {
+        Settled { ranges: Vec::new() }
+    }
+
     /// Adds a part of a batch of `batch_spans` spans, cut off where the batch ends; returns whether
     /// anything of it was not settled before.
     pub fn add(&mut self, first: u32, spans: u32, batch_spans: u32) -> bool {

@@ -19,6 +19,8 @@ use crate::segment::{SegmentReader, find_segments};
 
 const INSTANCE: InstanceId = InstanceId(0xfeed);
 const BEGIN_SECONDS: u64 = 1_661_137_262;
+/// The largest cap with which segments may be of 900 bytes.
+const SMALL_MAX_BYTES: u64 = 64 * 900;
 
 /// A frame with a batch's header, which says `spans`, and bytes that do not compress in place of spans.
 fn batch_of(instance: InstanceId, sequence: u64, spans: u32, filler: usize) -> SealedBatch {
@@ -105,7 +107,7 @@ fn open(directory: &Path, segment_max_bytes: u64, max_bytes: u64) -> Spool {
 
 /// One that takes a few of [`batch`] a segment.
 fn open_small(directory: &Path) -> Spool {
-    open(directory, 900, 1 << 20)
+    open(directory, 900, SMALL_MAX_BYTES)
 }
 
 impl Spool {
@@ -258,7 +260,7 @@ fn an_idle_spool_with_everything_settled_leaves_nothing_behind() {
 #[test]
 fn however_many_batches_are_delivered_the_disk_holds_a_part_of_a_segment() {
     let directory = tempfile::tempdir().unwrap();
-    let mut spool = open(directory.path(), 8 << 10, 1 << 20);
+    let mut spool = open(directory.path(), 8 << 10, 1 << 19);
     let (mut most, mut segments) = (0, BTreeSet::new());
     for sequence in 0..500 {
         let place = spool.append_now(&batch(sequence));
@@ -356,14 +358,14 @@ fn dead_segments_that_nobody_adopted_are_dropped_and_counted_too() {
     for by_age in [false, true] {
         let directory = tempfile::tempdir().unwrap();
         let time = Time::new();
-        let mut dead = Spool::open(time.options(directory.path(), 900, 1 << 20)).unwrap();
+        let mut dead = Spool::open(time.options(directory.path(), 900, SMALL_MAX_BYTES)).unwrap();
         let places: Vec<Place> =
             (0..12).map(|n| dead.append(&batch(n), time.now()).unwrap()).collect();
         dead.done(places[0], 4, 2).unwrap();
         dead.kill();
         let total: u64 = (0..12).map(|n| u64::from(spans_of(n))).sum();
 
-        let cap = if by_age { 1 << 20 } else { 4 };
+        let cap = if by_age { SMALL_MAX_BYTES } else { 4 };
         let mut spool = Spool::open(time.options(directory.path(), 900, cap)).unwrap();
         if by_age {
             time.advance(899);
@@ -426,7 +428,7 @@ fn a_batch_that_can_never_fit_is_refused() {
 fn a_full_disk_is_an_error_and_the_spool_goes_on_when_it_has_room() {
     let directory = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::new(0..0, io::ErrorKind::StorageFull, FailingWrite::Half);
-    let options = Time::new().options(directory.path(), 900, 1 << 20);
+    let options = Time::new().options(directory.path(), 900, SMALL_MAX_BYTES);
     let mut spool = Spool::open_on(Arc::new(disk.clone()), options).unwrap();
     let first = spool.append_now(&batch(0));
     let second = spool.append_now(&batch(1));
@@ -452,7 +454,7 @@ fn a_full_disk_is_an_error_and_the_spool_goes_on_when_it_has_room() {
 fn marks_that_could_not_be_written_are_written_when_it_is_due() {
     let directory = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::new(0..0, io::ErrorKind::StorageFull, FailingWrite::Half);
-    let options = Time::new().options(directory.path(), 900, 1 << 20);
+    let options = Time::new().options(directory.path(), 900, SMALL_MAX_BYTES);
     let mut spool = Spool::open_on(Arc::new(disk.clone()), options).unwrap();
     let places: Vec<Place> = (0..12).map(|n| spool.append_now(&batch(n))).collect();
     disk.set_failing(true);
@@ -476,7 +478,7 @@ fn run_with_faults(
     let places: Vec<Place> = (100..106).map(|n| dead.append_now(&batch(n))).collect();
     dead.done(places[5], 0, 2).unwrap();
     dead.kill();
-    let options = SpoolOptions { fsync, ..Time::new().options(directory, 900, 1 << 20) };
+    let options = SpoolOptions { fsync, ..Time::new().options(directory, 900, SMALL_MAX_BYTES) };
     let mut spool = Spool::open_on(Arc::new(disk.clone()), options).ok()?;
     let mut settled = BTreeSet::new();
     for sequence in 0..9 {
@@ -585,7 +587,7 @@ fn a_directory_that_is_missing_or_in_the_way_is_no_panic() {
 
     let file = parent.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = Spool::open(Time::new().options(&file, 900, 1 << 20)).unwrap_err();
+    let error = Spool::open(Time::new().options(&file, 900, SMALL_MAX_BYTES)).unwrap_err();
     assert!(error.to_string().contains("no directory"), "{error}");
 }
 

@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn every_span_is_delivered_or_dropped_or_pending(
         ops in proptest::collection::vec(op(), 1..120),
-        max_bytes in prop_oneof![Just(6_000_u64), Just(1 << 20)],
+        max_bytes in prop_oneof![Just(6_000_u64), Just(64 * 1200)],
     ) {
         let directory = tempfile::tempdir().unwrap();
         let time = Time::new();

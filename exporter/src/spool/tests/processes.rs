@@ -192,8 +192,9 @@ fn two_processes_that_adopt_at_once_never_get_the_same_segment() {
             }
             if sequence % 5 == 0 {
                 // Those without a sidecar are raced for too.
-                let sidecar = names(directory.path()).pop().unwrap();
-                fs::remove_file(directory.path().join(sidecar)).ok();
+                let names = names(directory.path());
+                let sidecar = names.iter().rfind(|name| name.ends_with(".done")).unwrap();
+                fs::remove_file(directory.path().join(sidecar)).unwrap();
             }
         }
         let mut players = [(); 2].map(|()| Player::start("adopt", directory.path()));
