@@ -22,6 +22,9 @@ const BEGIN_SECONDS: u64 = 1_661_137_262;
 /// The largest cap with which segments may be of 900 bytes.
 const SMALL_MAX_BYTES: u64 = 64 * 900;
 
+/// Spans of batches, by the batches' sequence numbers.
+type Spans = BTreeMap<u64, BTreeSet<u32>>;
+
 /// A frame with a batch's header, which says `spans`, and bytes that do not compress in place of spans.
 fn batch_of(instance: InstanceId, sequence: u64, spans: u32, filler: usize) -> SealedBatch {
     let start_unix_nano = (BEGIN_SECONDS + sequence) * 1_000_000_000;
@@ -123,8 +126,8 @@ impl Spool {
 
     /// Adopts all that there is, without damage; returns the spans of each batch, by sequence number,
     /// and that none was given out twice.
-    fn adopt_all(&mut self) -> BTreeMap<u64, BTreeSet<u32>> {
-        let mut found = BTreeMap::<u64, BTreeSet<u32>>::new();
+    fn adopt_all(&mut self) -> Spans {
+        let mut found = Spans::new();
         loop {
             let adopted = self.adopt().unwrap();
             assert!(adopted.errors.is_empty(), "{:#?}", adopted.errors);
@@ -146,7 +149,7 @@ impl Spool {
 }
 
 /// All spans of the batches, as [`Spool::adopt_all`] returns them.
-fn whole(sequences: impl IntoIterator<Item = u64>) -> BTreeMap<u64, BTreeSet<u32>> {
+fn whole(sequences: impl IntoIterator<Item = u64>) -> Spans {
     sequences.into_iter().map(|sequence| (sequence, (0..spans_of(sequence)).collect())).collect()
 }
 
@@ -473,7 +476,7 @@ fn run_with_faults(
     directory: &Path,
     disk: &FaultyDisk,
     fsync: bool,
-) -> Option<(BTreeMap<u64, BTreeSet<u32>>, BTreeSet<u64>)> {
+) -> Option<(Spans, BTreeSet<u64>)> {
     let mut dead = open_small(directory);
     let places: Vec<Place> = (100..106).map(|n| dead.append_now(&batch(n))).collect();
     dead.done(places[5], 0, 2).unwrap();

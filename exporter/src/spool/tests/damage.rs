@@ -20,7 +20,7 @@ fn left_by_a_killed_process(batches: u64, closed: bool) -> (tempfile::TempDir, V
 }
 
 /// What is left to do of batches of which the first two spans are settled.
-fn rest(sequences: impl IntoIterator<Item = u64>) -> BTreeMap<u64, BTreeSet<u32>> {
+fn rest(sequences: impl IntoIterator<Item = u64>) -> Spans {
     let mut whole = whole(sequences);
     whole.values_mut().for_each(|spans| spans.retain(|span| *span >= 2));
     whole

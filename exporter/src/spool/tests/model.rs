@@ -32,7 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Default)]
 struct Model {
     /// Of each batch, the spans that were neither delivered nor dropped as ours.
-    open: BTreeMap<u64, BTreeSet<u32>>,
+    open: Spans,
     /// What this process was given and has not settled.
     pending: Vec<(Part, u64)>,
     appended: u64,
