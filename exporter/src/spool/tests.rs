@@ -557,6 +557,69 @@ fn whichever_calls_fail_no_batch_is_lost_and_none_is_there_twice() {
 }
 
 #[test]
+fn a_settled_segment_that_cannot_be_deleted_is_not_delivered_again() {
+    // With the disk failing from the n-th call of the last `done` on, as in a crash there.
+    let run = |directory: &Path, failing: std::ops::Range<u64>| {
+        let disk = FaultyDisk::new(failing, io::ErrorKind::PermissionDenied, FailingWrite::Nothing);
+        let mut dead = open_small(directory);
+        let place = dead.append_now(&batch(0));
+        dead.append_now(&batch(1));
+        dead.done(place, 0, 10).unwrap();
+        dead.kill();
+        let options = Time::new().options(directory, 900, SMALL_MAX_BYTES);
+        let mut spool = Spool::open_on(Arc::new(disk.clone()), options).unwrap();
+        let parts = spool.adopt().unwrap().parts;
+        let before = disk.calls();
+        let done = spool.done(parts[0].place, 0, 11);
+        let calls = (before, disk.calls());
+        let kept = spool.held.len();
+        spool.kill();
+        (calls, done.is_ok(), kept)
+    };
+    let plain = tempfile::tempdir().unwrap();
+    let ((before, after), is_ok, kept) = run(plain.path(), 0..0);
+    assert!(is_ok && kept == 0 && names(plain.path()).is_empty());
+    assert_eq!(after - before, 3, "a look, and two deletions");
+    for (failing, left) in [(before, 2), (before + 1, 2), (before + 2, 1)] {
+        let directory = tempfile::tempdir().unwrap();
+        // Only this call: what was settled is written down afterwards if the segment stays.
+        run(directory.path(), failing..failing + 1);
+        assert_eq!(names(directory.path()).len(), left);
+        let mut spool = open_small(directory.path());
+        assert_eq!(spool.adopt_all(), Spans::new());
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_batch_counts_as_appended_only_when_it_is_durable_if_that_is_asked_for() {
+    for fsync in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new(0..0, io::ErrorKind::Other, FailingWrite::Nothing);
+        let options = Time::new().options(directory.path(), 900, SMALL_MAX_BYTES);
+        let mut spool =
+            Spool::open_on(Arc::new(disk.clone()), SpoolOptions { fsync, ..options }).unwrap();
+        spool.append_now(&batch(0));
+        let before = disk.calls();
+        spool.append_now(&batch(1));
+        // It ends with the sync, if there is one.
+        let last = disk.calls() - 1;
+        spool.kill();
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new(last..last + 1, io::ErrorKind::Other, FailingWrite::Nothing);
+        let options = Time::new().options(directory.path(), 900, SMALL_MAX_BYTES);
+        let mut spool =
+            Spool::open_on(Arc::new(disk.clone()), SpoolOptions { fsync, ..options }).unwrap();
+        spool.append_now(&batch(0));
+        assert_eq!(disk.calls(), before);
+        assert!(spool.append(&batch(1), Instant::now()).is_err());
+        assert_eq!(disk.failed(), [if fsync { "sync" } else { "write_at" }]);
+        spool.kill();
+        assert_eq!(open_small(directory.path()).adopt_all(), whole([0]));
+    }
+}
+
+#[test]
 fn a_removed_directory_is_an_error_once_and_then_made_again() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("spool");
