@@ -580,10 +580,10 @@ impl Contents {
         let mut contents = Contents { instance, batches: Vec::new() };
         let mut damage = None;
         while let Some(batch) = reader.next_batch() {
-            let checked = batch.and_then(|found| {
+            let checked = batch.map(|found| {
                 let header =
                     checked_header(found.frame, found.offset).map_err(|error| error.in_file(path));
-                Ok((found.offset, found.frame.len() as u32, header))
+                (found.offset, found.frame.len() as u32, header)
             });
             let (offset, length, header) = match checked {
                 Ok(found) => found,

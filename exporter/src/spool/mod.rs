@@ -177,13 +177,6 @@ impl std::fmt::Debug for Spool {
     }
 }
 
-/// What came of trying to take a segment over.
-enum Take {
-    Taken(Taken),
-    /// Its owner lives, or it is gone.
-    Left,
-}
-
 impl Spool {
     /// Opens a spool; its directory is made if it is missing, for this user alone. Nothing is looked for
     /// and no file is made yet.
@@ -304,8 +297,8 @@ impl Spool {
                 break;
             }
             match self.take(name) {
-                Ok(Take::Left) => {}
-                Ok(Take::Taken(Taken { held, damage })) => {
+                Ok(None) => {}
+                Ok(Some(Taken { held, damage })) => {
                     segments_read += 1;
                     bytes_read += file.bytes();
                     adopted.errors.extend(damage);
@@ -540,13 +533,14 @@ impl Spool {
         Ok(())
     }
 
-    fn take(&self, name: &SegmentName) -> Result<Take, SegmentError> {
+    /// Takes a segment over; `None` if its owner lives, or it is gone.
+    fn take(&self, name: &SegmentName) -> Result<Option<Taken>, SegmentError> {
         let (disk, directory) = (self.disk.as_ref(), &self.options.directory);
         let path = directory.join(format!("{name}{SIDECAR_SUFFIX}"));
         let sidecar = SidecarFile::take(disk, &path)
             .map_err(|error| SegmentError::io("cannot lock the sidecar", &error).in_file(&path))?;
-        let Some(sidecar) = sidecar else { return Ok(Take::Left) };
-        Ok(Held::take(disk, directory, name, sidecar)?.map_or(Take::Left, Take::Taken))
+        let Some(sidecar) = sidecar else { return Ok(None) };
+        Held::take(disk, directory, name, sidecar)
     }
 
     fn tell(&mut self, file: String, error: SegmentError, errors: &mut Vec<SegmentError>) {
@@ -677,7 +671,7 @@ impl Spool {
         reason: DropReason,
         dropped: &mut Vec<Dropped>,
     ) -> bool {
-        let Ok(Take::Taken(Taken { mut held, .. })) = self.take(name) else { return false };
+        let Ok(Some(Taken { mut held, .. })) = self.take(name) else { return false };
         let spans = held.losses(0, reason).iter().map(|loss| loss.spans).sum();
         let is_unreadable = held.is_damaged();
         let is_gone = held.remove(self.disk.as_ref(), true).is_ok();

@@ -6,7 +6,7 @@
 //! is wrong, and what is behind it counts as not settled.
 
 /// Bytes of the head and of each mark.
-pub const RECORD_BYTES: usize = 16;
+pub(super) const RECORD_BYTES: usize = 16;
 
 /// The version of the sidecar's format that this crate writes, and the only one that it reads.
 pub const SIDECAR_VERSION: u16 = 1;
@@ -103,6 +103,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Of a batch of which nothing is settled.
+    pub const fn new() -> Self {
+        Settled { ranges: Vec::new() }
+    }
+
     /// Adds a part of a batch of `batch_spans` spans, cut off where the batch ends; returns whether
     /// anything of it was not settled before.
     pub fn add(&mut self, first: u32, spans: u32, batch_spans: u32) -> bool {
