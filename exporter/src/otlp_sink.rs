@@ -453,7 +453,7 @@ fn accepted(answer: &Response) -> Outcome {
         // Some answer protobuf with JSON.
         json_partial_success(&answer.body)
     } else {
-        otlp::parse_response(&answer.body)
+        otlp::response::parse_response(&answer.body)
             .map(|partial| (partial.rejected_spans, partial.error_message))
             .unwrap_or_default()
     };
@@ -488,7 +488,7 @@ fn retry_after(answer: &Response, now: SystemTime) -> Option<Duration> {
 
 /// The beginning of an answer's text, or of the message in it, for messages.
 fn said(answer: &Response) -> String {
-    let text = match otlp::status_message(&answer.body) {
+    let text = match otlp::response::status_message(&answer.body) {
         Some(message) if !is_json(answer) => shown(message.as_bytes()),
         _ => shown(&answer.body),
     };

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use spanring_exporter::spool_sidecar::{Mark, Settled, head, read_sidecar};
+use spanring_exporter::fuzzing::{Mark, Settled, head, read_sidecar};
 
 const BATCHES: usize = 4;
 const SPANS: u32 = 50;
