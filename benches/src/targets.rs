@@ -190,6 +190,13 @@ const TARGETS: &[Target] = &[
         "B",
     ),
     less(
+        "dropped at 80 %, a budget of 65,536",
+        number!("steady", "at 80 %, dropped"),
+        0.0,
+        0.0,
+        "",
+    ),
+    less(
         "dropped at 80 %, a budget of a million",
         number!("steady", "at 80 %, a budget of a million, dropped"),
         0.0,
