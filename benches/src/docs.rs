@@ -199,23 +199,33 @@ fn flusher(results: &Results) -> Option<String> {
     let encode = |shape: &str| get("encode", &format!("ring to frame, {shape} M/s"));
     let mut text = format!(
         "From rings to compressed bytes, one thread, processor time, 512 spans a batch, level 1, millions of spans a \
-         second: bare {:.1}, 4 attributes {:.1}, 16 attributes {:.1}. From one tenth of a second to the next, on the core where the \
-         flusher is, between {:.1} at its slowest and {:.1} in the middle.\n\nAt 80 % of the slowest ({:.1} M/s from one thread on \
-         the other core) with a budget of a million spans {:.0} were dropped; the longest time without a batch, of which there is \
-         one each tenth of a millisecond, was {:.1} ms. With the default budget of 65,536, which lasts {:.1} ms at that rate, {:.0} \
-         were dropped; there it was {:.1} ms.\n\nWhat the flusher costs of a core: ",
+         second: bare {:.1}, 4 attributes {:.1}, 16 attributes {:.1}.\n",
         encode("bare")?,
         encode("4 attributes")?,
         encode("16 attributes")?,
-        get("steady", "one flusher takes at its slowest M/s")?,
-        get("steady", "one flusher takes M/s")?,
-        get("steady", "at 80 %, M/s")?,
-        get("steady", "at 80 %, a budget of a million, dropped")?,
-        get("steady", "at 80 %, a budget of a million, longest time without a batch ms")?,
-        65.536 / get("steady", "at 80 %, M/s")?,
-        get("steady", "at 80 %, dropped")?,
-        get("steady", "at 80 %, longest time without a batch ms")?,
     );
+    for shape in ["bare", "4 attributes"] {
+        let number = |name: String| get("steady", &name);
+        let paced = number(format!("at 80 %, {shape}, M/s"))?;
+        let _ = write!(
+            text,
+            "\nSteady load, {shape}, five seconds from one thread on the other core. Flooded, the flusher seals {:.1} M/s. At 80 % of \
+             that, {paced:.1} M/s, {:.0} spans were dropped with a budget of a million, and {:.0} with the default one of 65,536, \
+             which lasts {:.1} ms there; the longest times without a batch, of which there is one each tenth of a millisecond or more, \
+             were {:.1} and {:.1} ms. At 80 % of what a flusher must take, {:.1} M/s, {:.0} were dropped with the default budget.\n",
+            number(format!("one flusher takes, {shape} M/s"))?,
+            number(format!("at 80 %, {shape}, dropped"))?,
+            number(format!("at 80 %, {shape}, a budget of 65,536, dropped"))?,
+            65.536 / paced,
+            number(format!("at 80 %, {shape}, longest time without a batch ms"))?,
+            number(format!(
+                "at 80 %, {shape}, a budget of 65,536, longest time without a batch ms"
+            ))?,
+            number(format!("at 80 % of the must, {shape}, M/s"))?,
+            number(format!("at 80 % of the must, {shape}, dropped"))?,
+        );
+    }
+    text.push_str("\nWhat the flusher costs of a core: ");
     let rates = ["1 k", "10 k", "100 k", "1 M"].map(|rate| {
         let percent = get("steady", &format!("flusher at {rate} spans/s, % of a core"))?;
         Some(format!("{percent:.1} % at {rate} spans a second"))

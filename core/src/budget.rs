@@ -30,7 +30,8 @@ pub(crate) struct Budget {
 pub(crate) struct Taken {
     /// How many; zero if there were none.
     pub(crate) credits: i64,
-    /// Less than a quarter of the budget is left, so the flusher should seal.
+    /// Less than half of the budget is left, so a flusher that waits for its timer should be woken: what is left must
+    /// last until it runs.
     pub(crate) pressure: bool,
 }
 
@@ -98,7 +99,7 @@ impl Budget {
             let credits = (usable / (8 * threads)).clamp(1, chunk_max);
             match self.free.compare_exchange_weak(free, free - credits, Relaxed, Relaxed) {
                 Ok(_) => {
-                    let pressure = free - credits < self.capacity.load(Relaxed) / 4;
+                    let pressure = free - credits < self.capacity.load(Relaxed) / 2;
                     return Taken { credits, pressure };
                 }
                 Err(now) => free = now,

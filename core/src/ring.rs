@@ -434,8 +434,6 @@ impl Reader {
                 let cells = if self.cursor == self.end {
                     0
                 } else {
-                    // The producer's core has the cells that come.
-                    crate::platform::prefetch(self.cursor.wrapping_add(READ_AHEAD_CELLS));
                     // SAFETY: the cell was published with the record that we know to follow.
                     unsafe {
                         CellSlot::read(self.cursor, |cell| {
@@ -448,6 +446,11 @@ impl Reader {
                     }
                 };
                 if cells > 0 {
+                    // The producer's core has the cells that come.
+                    for cell in 0..cells.min(READ_AHEAD_CELLS) {
+                        let ahead = READ_AHEAD_CELLS + cell;
+                        crate::platform::prefetch(self.cursor.wrapping_add(ahead));
+                    }
                     // SAFETY: a record lies within one segment.
                     self.cursor = unsafe { self.cursor.add(cells) };
                     self.tail += 1;
@@ -468,6 +471,9 @@ impl Reader {
         self.segment = segment;
         self.cursor = cursor;
         self.end = end;
+        for cell in 0..READ_AHEAD_CELLS {
+            crate::platform::prefetch(cursor.wrapping_add(cell));
+        }
     }
 
     /// Second step of a reclaim, after [`Ring::reclaim_begin`] said yes and [`barrier::heavy`]: takes

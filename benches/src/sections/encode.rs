@@ -80,7 +80,8 @@ fn bare(_: usize) {
     let _span = span!("bench.bare");
 }
 
-fn four_attributes(i: usize) {
+/// Records a span with four attributes.
+pub(super) fn four_attributes(i: usize) {
     let _span = span!(
         "bench.four",
         "db.system" = "postgresql",

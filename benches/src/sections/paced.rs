@@ -24,7 +24,8 @@ pub fn run(run: &Run) -> Numbers {
         return numbers;
     }
     let nanos_per_tick = nanos_per_tick();
-    let rate = steady::rate_on_flusher_core(Engine::start(&EngineOptions::default())) / 2.0;
+    let rate =
+        steady::rate_on_flusher_core(Engine::start(&EngineOptions::default()), steady::bare) / 2.0;
     let interval = (BURST as f64 / rate * 1e9 / nanos_per_tick) as u64;
     numbers.set("rate M/s", rate / 1e6);
     let bursts = if run.quick { 2_000 } else { 20_000 };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use spanring::export::{Drainer, Engine, EngineOptions};
+use spanring::export::{Drainer, Engine};
 use spanring::{Settings, clock, record::Records, span};
 use spanring_exporter::Pipeline;
 use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
 use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 
-use super::Run;
+use super::{Run, encode};
 use crate::measure::{
     Numbers, cores, median, nanos_per_tick, pin, process_seconds, thread_seconds,
 };
@@ -20,8 +20,11 @@ use crate::workload::{self, Clock};
 const PATIENCE: Duration = Duration::from_secs(30);
 const BATCH: usize = 512;
 
-/// How often the flusher's rate is measured after each of the lower loads, so over ten seconds.
-const RATES: usize = 15;
+/// A name, what records one span, and how many millions a second a flusher must take.
+const SHAPES: [(&str, fn(usize), f64); 2] =
+    [("bare", bare, 7.0), ("4 attributes", encode::four_attributes, 3.0)];
+/// What a flusher's core that is stopped for tens of milliseconds needs at tens of millions of spans a second.
+const LARGE_BUDGET: usize = 1 << 20;
 
 /// Measures; nothing with one core.
 pub fn run(run: &Run) -> Numbers {
@@ -29,53 +32,83 @@ pub fn run(run: &Run) -> Numbers {
     if cores() < 2 {
         return numbers;
     }
-    let taker = Engine::start(&EngineOptions::default());
+    let seconds = if run.quick { 1.0 } else { 5.0 };
     let stops = Stops::default();
-    let (pinned, pipeline) = pinned_pipeline(Settings::default(), &stops);
-    assert!(pinned, "threads can be kept on their cores");
-
-    // A core that others use, too, takes half as much in one second as in the next: steady is what it takes at
-    // its slowest.
-    let mut rates = Vec::new();
+    let pipeline = pinned_pipeline(Settings::default(), &stops);
     for (name, per_second) in [("1 k", 1e3), ("10 k", 1e4), ("100 k", 1e5), ("1 M", 1e6)] {
         let percent = flusher_percent(per_second, if run.quick { 0.3 } else { 2.0 }, &pipeline);
         numbers.set(format!("flusher at {name} spans/s, % of a core"), percent);
-        rates.extend((0..RATES).map(|_| rate_on_flusher_core(taker)));
     }
-    let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
-    numbers.set("one flusher takes M/s", median(&mut rates) / 1e6);
-    numbers.set("one flusher takes at its slowest M/s", slowest / 1e6);
-    let seconds = if run.quick { 1.0 } else { 5.0 };
-    let nanos_per_tick = nanos_per_tick();
-    let eighty = |name: &str, pipeline: &Pipeline, numbers: &mut Numbers| {
-        let before = pipeline.stats().engine;
-        let made = pace(slowest * 0.8, seconds, || stops.longest.store(0, Relaxed));
-        let _ = pipeline.flush(PATIENCE);
-        let after = pipeline.stats().engine;
-        let dropped = after.dropped.total() - before.dropped.total();
-        numbers.set(format!("{name}, M/s"), made / seconds / 1e6);
-        numbers.set(format!("{name}, dropped"), dropped as f64);
-        numbers.set(format!("{name}, most resident"), after.resident_max as f64);
-        let longest = stops.longest.load(Relaxed) as f64 * nanos_per_tick / 1e6;
-        numbers.set(format!("{name}, longest time without a batch ms"), longest);
-    };
-    eighty("at 80 %", &pipeline, &mut numbers);
+    let mut eighty = Vec::new();
+    for (name, record, must) in SHAPES {
+        let of_must =
+            Load { name: format!("80 % of the must, {name}"), per_second: must * 0.8e6, record };
+        of_must.run(seconds, &pipeline, &stops, &mut numbers);
+        let rate = flooded(seconds, &pipeline, record);
+        numbers.set(format!("one flusher takes, {name} M/s"), rate / 1e6);
+        let name = format!("80 %, {name}, a budget of 65,536");
+        let load = Load { name, per_second: rate * 0.8, record };
+        load.run(seconds, &pipeline, &stops, &mut numbers);
+        eighty.push(load);
+    }
     drop(pipeline);
-    // What a machine that stops its cores for some ten milliseconds needs.
-    let settings = Settings::builder().max_spans(1 << 20).max_bytes(256 << 20);
-    let (pinned, pipeline) = pinned_pipeline(settings.build(), &stops);
-    assert!(pinned, "as before");
-    eighty("at 80 %, a budget of a million", &pipeline, &mut numbers);
+    let settings = Settings::builder().max_spans(LARGE_BUDGET).max_bytes(256 << 20);
+    let pipeline = pinned_pipeline(settings.build(), &stops);
+    for (load, (name, ..)) in eighty.iter_mut().zip(SHAPES) {
+        load.name = format!("80 %, {name}");
+        load.run(seconds, &pipeline, &stops, &mut numbers);
+    }
     numbers
 }
 
-/// Bare spans a second that a thread takes from rings to frames on core 1, where the flusher is, which
+/// Spans a second that the flusher on its core seals while this thread records as many as it can, most of which are
+/// dropped.
+fn flooded(seconds: f64, pipeline: &Pipeline, record: fn(usize)) -> f64 {
+    let sealed = || pipeline.stats().engine.sealed;
+    let (before, begin) = (sealed(), Instant::now());
+    while begin.elapsed().as_secs_f64() < seconds {
+        (0..64).for_each(record);
+    }
+    let rate = (sealed() - before) as f64 / begin.elapsed().as_secs_f64();
+    let _ = pipeline.flush(PATIENCE);
+    rate
+}
+
+/// A steady load from one thread.
+struct Load {
+    name: String,
+    per_second: f64,
+    record: fn(usize),
+}
+
+impl Load {
+    fn run(&self, seconds: f64, pipeline: &Pipeline, stops: &Stops, numbers: &mut Numbers) {
+        let Load { name, per_second, record } = self;
+        let before = pipeline.stats().engine;
+        let made = pace(*per_second, seconds, *record, || stops.longest.store(0, Relaxed));
+        let _ = pipeline.flush(PATIENCE);
+        let after = pipeline.stats().engine;
+        let dropped = after.dropped.total() - before.dropped.total();
+        numbers.set(format!("at {name}, M/s"), made / seconds / 1e6);
+        numbers.set(format!("at {name}, dropped"), dropped as f64);
+        numbers.set(format!("at {name}, most resident"), after.resident_max as f64);
+        let longest = stops.longest.load(Relaxed) as f64 * nanos_per_tick() / 1e6;
+        numbers.set(format!("at {name}, longest time without a batch ms"), longest);
+    }
+}
+
+/// Records a bare span.
+pub(super) fn bare(_: usize) {
+    let _span = span!("bench.steady");
+}
+
+/// Spans of `record` a second that a thread takes from rings to frames on core 1, where the flusher is, which
 /// sleeps meanwhile.
-pub(super) fn rate_on_flusher_core(engine: &'static Engine) -> f64 {
+pub(super) fn rate_on_flusher_core(engine: &'static Engine, record: fn(usize)) -> f64 {
     std::thread::scope(|scope| {
         let measure = || {
             assert!(pin(1), "threads can be kept on their cores");
-            flusher_rate(engine)
+            flusher_rate(engine, record)
         };
         scope.spawn(measure).join().expect("it does not panic")
     })
@@ -105,7 +138,7 @@ impl Sink for Stops {
 }
 
 /// A pipeline whose flusher stays on core 1, while this thread stays on core 0.
-fn pinned_pipeline(settings: Settings, stops: &Stops) -> (bool, Pipeline) {
+fn pinned_pipeline(settings: Settings, stops: &Stops) -> Pipeline {
     let pipeline = Pipeline::builder().settings(settings).sink(stops.clone()).install();
     let pipeline = pipeline.expect("nothing else is installed");
     // The thread that records first starts the flusher, which stays on its core.
@@ -117,11 +150,12 @@ fn pinned_pipeline(settings: Settings, stops: &Stops) -> (bool, Pipeline) {
         };
         scope.spawn(start).join().expect("it does not panic")
     });
-    (started && pin(0), pipeline)
+    assert!(started && pin(0), "threads can be kept on their cores");
+    pipeline
 }
 
-/// Bare spans a second that this thread takes from rings to frames, in processor time.
-fn flusher_rate(engine: &'static Engine) -> f64 {
+/// Spans of `record` a second that this thread takes from rings to frames, in processor time.
+fn flusher_rate(engine: &'static Engine, record: fn(usize)) -> f64 {
     let attached = engine.attach();
     let (mut drainer, mut records) = (Drainer::new(engine), Records::new());
     let mut encoder = Encoder::new().expect("there is memory");
@@ -130,7 +164,7 @@ fn flusher_rate(engine: &'static Engine) -> f64 {
     let clock = Clock::default();
     let mut rates = Vec::new();
     for _ in 0..21 {
-        (0..32 * BATCH).for_each(|_| drop(span!("bench.steady")));
+        (0..32 * BATCH).for_each(record);
         let (before, mut spans) = (thread_seconds(), 0);
         while drainer.drain(&mut records, BATCH) > 0 {
             let context = workload::context(&around, &clock, 1, LEVEL_DEFAULT);
@@ -146,14 +180,14 @@ fn flusher_rate(engine: &'static Engine) -> f64 {
 
 /// Records spans at a steady rate, in bursts of at most 64; returns how many. Calls `begun` after the first
 /// hundredth of a second.
-fn pace(per_second: f64, seconds: f64, begun: impl FnOnce()) -> f64 {
+fn pace(per_second: f64, seconds: f64, record: fn(usize), begun: impl FnOnce()) -> f64 {
     let burst = (per_second / 1e3).clamp(1.0, 64.0).floor();
     let interval = burst / per_second * 1e9 / nanos_per_tick();
     let (begin, first) = (Instant::now(), clock::ticks());
     let mut bursts = 0.0;
     let mut begun = Some(begun);
     while begin.elapsed().as_secs_f64() < seconds {
-        (0..burst as u64).for_each(|_| drop(span!("bench.steady")));
+        (0..burst as usize).for_each(record);
         bursts += 1.0;
         if begin.elapsed().as_millis() >= 10
             && let Some(begun) = begun.take()
@@ -172,7 +206,7 @@ fn pace(per_second: f64, seconds: f64, begun: impl FnOnce()) -> f64 {
 fn flusher_percent(per_second: f64, seconds: f64, pipeline: &Pipeline) -> f64 {
     let (all, own) = (process_seconds(), thread_seconds());
     let begin = Instant::now();
-    pace(per_second, seconds, || ());
+    pace(per_second, seconds, bare, || ());
     pipeline.flush(PATIENCE).expect("the flusher runs");
     let others = (process_seconds() - all) - (thread_seconds() - own);
     others / begin.elapsed().as_secs_f64() * 100.0
