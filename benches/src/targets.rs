@@ -189,6 +189,20 @@ const TARGETS: &[Target] = &[
         14.0,
         "B",
     ),
+    less(
+        "dropped at 80 % of the must, bare",
+        number!("steady", "at 80 % of the must, bare, dropped"),
+        0.0,
+        0.0,
+        "",
+    ),
+    less(
+        "dropped at 80 % of the must, 4 attributes",
+        number!("steady", "at 80 % of the must, 4 attributes, dropped"),
+        0.0,
+        0.0,
+        "",
+    ),
     less("dropped at 80 %, bare", number!("steady", "at 80 %, bare, dropped"), 0.0, 0.0, ""),
     less(
         "dropped at 80 %, 4 attributes",

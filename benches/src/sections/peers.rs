@@ -5,8 +5,10 @@
 //! Then floods without a flush: what a span costs, which share of them arrives, and what one that arrived cost,
 //! so that dropping does not look fast.
 //!
-//! fastrace is measured twice: a root of its own for each span, which is nearest to a span recorded by itself and is
-//! what the targets compare, and `LocalSpan`s in a root of their own for each burst, the shape it is made for.
+//! A span of `span!`, as one of `tracing`, is its thread's current one until it ends. That is the shape which is
+//! compared: fastrace's and OpenTelemetry's spans are made current, too. Beside it stand what theirs cost when they
+//! are not, which is less work, and fastrace's `LocalSpan`s in a root of their own for each burst, the shape it is
+//! made for.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _, mark_span_as_active};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
@@ -78,12 +80,15 @@ struct Samples {
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
     let nanos_per_tick = nanos_per_tick();
-    let (fastrace, fastrace_local) = fastrace_peers();
+    let [fastrace, fastrace_detached, fastrace_local] = fastrace_peers();
+    let [otel, otel_detached] = otel_peers();
     let mut peers = [
         spanring_peer(),
         fastrace,
+        fastrace_detached,
         fastrace_local,
-        otel_peer(),
+        otel,
+        otel_detached,
         tracing_peer(),
         puffin_peer(),
         rtrb_peer(),
@@ -208,16 +213,30 @@ impl fastrace::collector::Reporter for CountingReporter {
     }
 }
 
-/// A root for each span, and spans local to a root for each burst.
-fn fastrace_peers() -> (Peer, Peer) {
+/// A root for each span, current or not, and spans local to a root for each burst.
+fn fastrace_peers() -> [Peer; 3] {
     use fastrace::prelude::{LocalSpan, Span, SpanContext};
     let arrived = Arc::new(AtomicU64::new(0));
     fastrace::set_reporter(
         CountingReporter(Arc::clone(&arrived)),
         fastrace::collector::Config::default(),
     );
-    let roots = Peer {
+    let current = Peer {
         name: "fastrace",
+        bare: burst(|| {
+            let span = Span::root("bench.bare", SpanContext::random());
+            let _current = span.set_local_parent();
+        }),
+        four: Some(burst(|| {
+            let span = Span::root("bench.four", SpanContext::random());
+            let span = span.with_properties(properties);
+            let _current = span.set_local_parent();
+        })),
+        flush: Box::new(fastrace::flush),
+        arrived: Arc::clone(&arrived),
+    };
+    let detached = Peer {
+        name: "fastrace, not current",
         bare: burst(|| drop(Span::root("bench.bare", SpanContext::random()))),
         four: Some(burst(|| {
             let span = Span::root("bench.four", SpanContext::random());
@@ -236,7 +255,7 @@ fn fastrace_peers() -> (Peer, Peer) {
         flush: Box::new(fastrace::flush),
         arrived,
     };
-    (roots, local)
+    [current, detached, local]
 }
 
 /// Its values are strings.
@@ -282,25 +301,44 @@ fn provider(arrived: &Arc<AtomicU64>) -> (&'static SdkTracerProvider, SdkTracer)
     (Box::leak(Box::new(provider)), tracer)
 }
 
-fn otel_peer() -> Peer {
+/// Current or not.
+fn otel_peers() -> [Peer; 2] {
+    let attributes = || {
+        vec![
+            KeyValue::new("a", "one"),
+            KeyValue::new("b", "two"),
+            KeyValue::new("c", black_box(3)),
+            KeyValue::new("d", 4),
+        ]
+    };
     let arrived = Arc::new(AtomicU64::new(0));
     let (provider, tracer) = provider(&arrived);
-    let other = tracer.clone();
-    Peer {
-        name: "opentelemetry_sdk",
-        bare: burst(move || tracer.start("bench.bare").end()),
-        four: Some(burst(move || {
-            let attributes = vec![
-                KeyValue::new("a", "one"),
-                KeyValue::new("b", "two"),
-                KeyValue::new("c", black_box(3)),
-                KeyValue::new("d", 4),
-            ];
-            other.span_builder("bench.four").with_attributes(attributes).start(&other).end();
-        })),
-        flush: Box::new(|| provider.force_flush().expect("its thread runs")),
-        arrived,
-    }
+    let peer = |name, bare: fn(&SdkTracer), four: fn(&SdkTracer, Vec<KeyValue>)| {
+        let (tracer, other) = (tracer.clone(), tracer.clone());
+        Peer {
+            name,
+            bare: burst(move || bare(&tracer)),
+            four: Some(burst(move || four(&other, attributes()))),
+            flush: Box::new(|| provider.force_flush().expect("its thread runs")),
+            arrived: Arc::clone(&arrived),
+        }
+    };
+    [
+        peer(
+            "opentelemetry_sdk",
+            |tracer| drop(mark_span_as_active(tracer.start("bench.bare"))),
+            |tracer, attributes| drop(mark_span_as_active(otel_four(tracer, attributes))),
+        ),
+        peer(
+            "opentelemetry_sdk, not current",
+            |tracer| tracer.start("bench.bare").end(),
+            |tracer, attributes| otel_four(tracer, attributes).end(),
+        ),
+    ]
+}
+
+fn otel_four(tracer: &SdkTracer, attributes: Vec<KeyValue>) -> opentelemetry_sdk::trace::Span {
+    tracer.span_builder("bench.four").with_attributes(attributes).start(tracer)
 }
 
 fn tracing_peer() -> Peer {
