@@ -7,6 +7,8 @@ pub mod hot;
 pub mod memory;
 pub mod off;
 #[cfg(feature = "peers")]
+pub mod otlp;
+#[cfg(feature = "peers")]
 pub mod paced;
 #[cfg(feature = "peers")]
 pub mod peers;
@@ -52,6 +54,8 @@ pub const ALL: &[Section] = &[
     Section { name: "size", about: "bytes a span", run: size::run },
     #[cfg(feature = "peers")]
     Section { name: "formats", about: "bytes a span in other formats", run: formats::run },
+    #[cfg(feature = "peers")]
+    Section { name: "otlp", about: "OTLP bytes, against prost", run: otlp::run },
     #[cfg(feature = "peers")]
     Section { name: "paced", about: "a span against the bare ring, paced", run: paced::run },
     #[cfg(feature = "peers")]

@@ -154,6 +154,7 @@ const TARGETS: &[Target] = &[
         3.0,
         "M/s",
     ),
+    more("OTLP encoding, times prost", number!("otlp", "four, times prost"), 5.0, 8.0, "x"),
     less(
         "bytes a span, Online Boutique, 512",
         number!("size", "onlineboutique, 512 a batch, level 1 B"),

@@ -5,9 +5,11 @@
 //! error, and ends with [`Outcome::Problem`].
 
 pub mod cat;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod replay;
+pub mod send;
 pub mod stats;
 pub mod verify;
 
@@ -54,6 +56,13 @@ impl Problems {
     }
 }
 
+/// Where a batch was read.
+struct Place<'a> {
+    file: &'a str,
+    /// Its number among the file's batches.
+    index: u64,
+}
+
 /// Reads the spans of `paths` (see [`source`]), batch by batch; returns the files' bytes.
 ///
 /// What cannot be read is reported and passed over.
@@ -65,7 +74,7 @@ fn read_batches<P: AsRef<Path>>(
     paths: &[P],
     progress: &mut Progress,
     problems: &mut Problems,
-    mut visit: impl FnMut(SpanBatch) -> io::Result<()>,
+    mut visit: impl FnMut(Place<'_>, SpanBatch) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut bytes = 0;
     for path in paths {
@@ -84,10 +93,15 @@ fn read_batches<P: AsRef<Path>>(
                     continue;
                 }
             };
-            progress.begin(&reader.name(), reader.bytes_total());
+            let name = reader.name();
+            let mut index = 0;
+            progress.begin(&name, reader.bytes_total());
             while let Some(item) = reader.next_item() {
                 match item {
-                    Item::Batch(batch) => visit(batch)?,
+                    Item::Batch(batch) => {
+                        visit(Place { file: &name, index }, batch)?;
+                        index += 1;
+                    }
                     Item::Problem(error) => progress.suspend(|| problems.report(&error)),
                     Item::Note(note) => progress.suspend(|| problems.note(&note)),
                 }

@@ -8,7 +8,9 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use spanring_cli::commands::{Outcome, Problems, cat, config, demo, replay, stats, verify};
+use spanring_cli::commands::{
+    Outcome, Problems, cat, check, config, demo, replay, send, stats, verify,
+};
 
 /// Records spans, and reads what was recorded.
 #[derive(Debug, Parser)]
@@ -25,6 +27,8 @@ enum Command {
     Cat(cat::Args),
     Stats(stats::Args),
     Verify(verify::Args),
+    Send(send::Args),
+    Check(check::Args),
     Config(config::Args),
 }
 
@@ -38,6 +42,8 @@ fn main() -> ExitCode {
         Command::Cat(args) => cat::run(args, &mut out),
         Command::Stats(args) => stats::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
+        Command::Send(args) => send::run(args, &mut out),
+        Command::Check(args) => check::run(args, &mut out),
         Command::Config(args) => config::run(args, &mut out),
     };
     match outcome.and_then(|outcome| out.flush().map(|()| outcome)) {

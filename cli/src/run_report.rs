@@ -15,8 +15,12 @@ use spanring_exporter::{PipelineStats, SinkDrop};
 pub struct RunReport {
     /// Spans created.
     pub created: u64,
-    /// Spans that reached a segment.
+    /// Spans that reached every sink.
     pub exported: u64,
+    /// Spans that wait in a spool on disk, for a later process.
+    pub spooled: u64,
+    /// Spans that were sent again although an answer may have been lost.
+    pub repeated: u64,
     /// Spans dropped, by reason; every reason is there.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Spans dropped, over all reasons.
@@ -25,7 +29,7 @@ pub struct RunReport {
     pub resident_max: u64,
     /// Batches with spans, and the closing one.
     pub batches: u64,
-    /// Bytes of the segments on disk.
+    /// Bytes of the segments on disk, or of the batches that were sent.
     pub bytes: u64,
     /// Bytes a span that was exported; none without any.
     pub bytes_per_span: Option<f64>,
@@ -33,13 +37,18 @@ pub struct RunReport {
     pub wall_seconds: f64,
     /// Spans created in each of these.
     pub spans_per_second: f64,
-    /// Whether created = exported + dropped.
+    /// Whether created = exported + dropped + spooled, for each sink.
     pub is_conserved: bool,
 }
 
 impl RunReport {
-    /// The numbers of the pipeline `instance`, which wrote to `dir`.
-    pub fn new(stats: &PipelineStats, instance: InstanceId, dir: &Path, wall: Duration) -> Self {
+    /// The numbers of the pipeline `instance`, which wrote to `dir` if that is given.
+    pub fn new(
+        stats: &PipelineStats,
+        instance: InstanceId,
+        dir: Option<&Path>,
+        wall: Duration,
+    ) -> Self {
         let engine = stats.engine.dropped.iter().map(|(reason, count)| (reason.name(), count));
         let sinks = SinkDrop::ALL.into_iter().map(|reason| {
             let count = stats.sinks.iter().map(|sink| sink.dropped[reason as usize]).sum();
@@ -47,15 +56,23 @@ impl RunReport {
         });
         let dropped: BTreeMap<_, _> = engine.chain(sinks).collect();
         let dropped_total = dropped.values().sum();
-        let exported = stats.sinks.iter().map(|sink| sink.delivered).sum::<u64>();
+        let exported = stats.sinks.iter().map(|sink| sink.delivered).min().unwrap_or(0);
+        let spooled = stats.sinks.iter().map(|sink| sink.spooled).sum();
+        let repeated = stats.sinks.iter().map(|sink| sink.repeated).sum();
         let created = stats.engine.created;
         // Retention may have deleted some; then what was written counts.
-        let written = stats.sinks.iter().map(|sink| sink.bytes).sum();
-        let bytes = segment_bytes(dir, instance).max(written);
+        let written = stats.sinks.iter().map(|sink| sink.bytes).max().unwrap_or(0);
+        let bytes = dir.map_or(0, |dir| segment_bytes(dir, instance)).max(written);
+        let is_conserved = stats.sinks.iter().all(|sink| {
+            let sealed = sink.delivered + sink.dropped_total() + sink.queued + sink.spooled;
+            created + sink.adopted == stats.engine.dropped.total() + sealed
+        });
         let wall_seconds = wall.as_secs_f64();
         RunReport {
             created,
             exported,
+            spooled,
+            repeated,
             dropped,
             dropped_total,
             resident_max: stats.engine.resident_max,
@@ -64,7 +81,7 @@ impl RunReport {
             bytes_per_span: (exported > 0).then(|| bytes as f64 / exported as f64),
             wall_seconds,
             spans_per_second: created as f64 / wall_seconds.max(f64::MIN_POSITIVE),
-            is_conserved: created == exported + dropped_total,
+            is_conserved,
         }
     }
 
@@ -90,10 +107,11 @@ impl RunReport {
             true => ("=", "every span is accounted for"),
             false => ("≠", "spans are unaccounted for: this is a defect"),
         };
-        let dropped = self.dropped_total;
+        let (dropped, spooled) = (self.dropped_total, self.spooled);
+        let rest = if spooled > 0 { format!(" + spooled {spooled}") } else { String::new() };
         writeln!(
             out,
-            "conserved   created {created} {relation} exported {exported} + dropped {dropped}: {verdict}"
+            "conserved   created {created} {relation} exported {exported} + dropped {dropped}{rest}: {verdict}"
         )
     }
 }

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builder::SettingsBuilder;
-pub use choice::{LogLevel, Preset, Propagator, Source};
+pub use choice::{Headers, LogLevel, Preset, Propagator, Source};
 pub use explain::{ExplainTable, Explained};
 pub use problem::Problem;
 pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};
@@ -84,6 +84,28 @@ pub struct Settings {
     pub retention_bytes: u64,
     /// Whether each batch is synced to the disk before it counts as delivered.
     pub fsync: bool,
+    /// Where spans are sent as OTLP over HTTP, with its path; `None`: nothing is sent.
+    pub endpoint: Option<String>,
+    /// How OTLP is sent.
+    pub protocol: String,
+    /// Headers of every request, names unique. The values may be secret.
+    pub headers: Headers,
+    /// Compression of requests: `none`, `gzip` or `zstd`.
+    pub compression: String,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// File with the certificates that a server's must lead back to; `None`: the system's.
+    pub certificate: Option<PathBuf>,
+    /// File with our own certificate chain.
+    pub client_certificate: Option<PathBuf>,
+    /// File with its private key.
+    pub client_key: Option<PathBuf>,
+    /// Connections to the endpoint.
+    pub pool_size: usize,
+    /// Bytes that the spool may take.
+    pub spool_max_bytes: u64,
+    /// How long a batch may stay in the spool.
+    pub spool_max_age: Duration,
     /// zstd's level for batches.
     pub compression_level: i32,
     /// Which spans are recorded.
@@ -172,6 +194,17 @@ impl Settings {
             segment_max_age: Duration::ZERO,
             retention_bytes: 0,
             fsync: false,
+            endpoint: None,
+            protocol: String::new(),
+            headers: Headers::default(),
+            compression: String::new(),
+            timeout: Duration::ZERO,
+            certificate: None,
+            client_certificate: None,
+            client_key: None,
+            pool_size: 0,
+            spool_max_bytes: 0,
+            spool_max_age: Duration::ZERO,
             compression_level: 0,
             sampler: SamplerSetting::default(),
             disabled: false,

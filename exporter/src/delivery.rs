@@ -7,18 +7,15 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spanring::export::Engine;
 use spanring::settings::Settings;
 
 use crate::flusher::later;
-use crate::log;
+use crate::health::Health;
 use crate::sink::{SealedBatch, Sink, SinkError};
 use crate::stats::{SinkDrop, SinkStats};
-
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A batch's share of the byte budget, given back when the last queue has done with it.
 #[derive(Debug)]
@@ -28,9 +25,8 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Takes the bytes of `batch` from the budget, if there are as many.
-    pub(crate) fn new(engine: &'static Engine, batch: &SealedBatch) -> Option<Arc<Self>> {
-        let bytes = batch.frame.len();
+    /// Takes `bytes` from the budget, if there are as many.
+    pub(crate) fn new(engine: &'static Engine, bytes: usize) -> Option<Arc<Self>> {
         engine.reserve_bytes(bytes).then(|| Arc::new(Reserved { engine, bytes }))
     }
 }
@@ -52,28 +48,16 @@ struct Queued {
 pub(crate) struct Delivery {
     sink: Box<dyn Sink>,
     queue: VecDeque<Queued>,
-    /// When the sink is tried again after a failure.
-    retry_at: Option<Instant>,
-    backoff: Duration,
+    health: Health,
     /// When the sink wants to be called.
     tick_at: Option<Instant>,
-    /// For the jitter of backoffs.
-    random: u64,
     stats: SinkStats,
 }
 
 impl Delivery {
     pub(crate) fn new(sink: Box<dyn Sink>) -> Self {
         let stats = SinkStats { name: sink.name().to_owned(), ..SinkStats::default() };
-        Delivery {
-            sink,
-            queue: VecDeque::new(),
-            retry_at: None,
-            backoff: BACKOFF_FIRST,
-            tick_at: None,
-            random: 0x9e37_79b9_7f4a_7c15 ^ spanring::clock::ticks(),
-            stats,
-        }
+        Delivery { sink, queue: VecDeque::new(), health: Health::new(), tick_at: None, stats }
     }
 
     /// Offers a new batch, behind those that wait. `reserve` takes its bytes from the budget if it has
@@ -86,7 +70,7 @@ impl Delivery {
         settings: &Settings,
     ) {
         self.stats.sealed += u64::from(batch.spans);
-        let at_once = self.queue.is_empty() && self.retry_at.is_none();
+        let at_once = self.queue.is_empty() && self.health.retry_at.is_none();
         if at_once {
             match self.deliver(batch, now) {
                 Ok(()) => return,
@@ -110,10 +94,10 @@ impl Delivery {
 
     /// Tries what waits, if it is due, or at once with `urgent`; drops what has waited too long.
     pub(crate) fn retry(&mut self, now: Instant, urgent: bool, settings: &Settings) {
-        if !urgent && self.retry_at.is_some_and(|at| now < at) {
+        if !urgent && !self.health.may_try(now) {
             return self.expire(now, settings);
         }
-        self.retry_at = None;
+        self.health.retry_at = None;
         while let Some(mut queued) = self.queue.pop_front() {
             self.stats.queued -= u64::from(queued.batch.spans);
             match self.deliver(&queued.batch, now) {
@@ -173,38 +157,12 @@ impl Delivery {
             Err(SinkError { retry: true, message: format!("the sink panicked: {message}") })
         });
         match &result {
-            Ok(()) => {
-                if !self.stats.last_error.is_empty() {
-                    log::info!("sink {}: works again", self.stats.name);
-                    self.stats.last_error.clear();
-                }
-                self.backoff = BACKOFF_FIRST;
-                self.retry_at = None;
-            }
+            Ok(()) => self.health.succeeded(&mut self.stats),
             Err(error) => {
-                self.stats.failures += 1;
-                if self.stats.last_error.is_empty() {
-                    let next =
-                        if error.retry { "it is tried again" } else { "the batch is dropped" };
-                    log::warning!("sink {}: {error}; {next}", self.stats.name);
-                }
-                self.stats.last_error.clone_from(&error.message);
-                if error.retry {
-                    self.retry_at = Some(now + self.jittered_backoff());
-                    self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                }
+                self.health.failed(&mut self.stats, now, &error.message, error.retry, None);
             }
         }
         result
-    }
-
-    /// Between half and the whole of the backoff.
-    fn jittered_backoff(&mut self) -> Duration {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let share = (self.random >> 40) as f64 / (1u64 << 24) as f64;
-        self.backoff.mul_f64(0.5 + share / 2.0)
     }
 
     /// Lets the sink do what is due.
@@ -222,7 +180,7 @@ impl Delivery {
     /// When this sink needs the flusher next.
     pub(crate) fn deadline(&self, settings: &Settings) -> Option<Instant> {
         let expiry = self.queue.front().map(|oldest| later(oldest.since, settings.max_batch_wait));
-        let retry = if self.queue.is_empty() { None } else { self.retry_at };
+        let retry = if self.queue.is_empty() { None } else { self.health.retry_at };
         [expiry, retry, self.tick_at].into_iter().flatten().min()
     }
 

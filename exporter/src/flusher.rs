@@ -18,10 +18,13 @@ use spanring::record::{Header, Records, flag};
 use spanring::settings::Settings;
 
 use crate::batch::{BatchContext, Encoder, TickClock};
-use crate::delivery::{Delivery, Reserved, panic_text};
+use crate::delivery::{Reserved, panic_text};
 use crate::log;
-use crate::pipeline::Shared;
+use crate::otlp;
+use crate::outlet::{Outlet, Source};
+use crate::pipeline::{Shared, SinkChange};
 use crate::scopes::Scopes;
+use crate::sender::IoSource;
 use crate::sink::SealedBatch;
 
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
@@ -52,8 +55,14 @@ pub(crate) struct Flusher {
     clock_first: Reading,
     clock: Option<ClockMap>,
     clock_next: Instant,
-    deliveries: Vec<Delivery>,
+    outlets: Vec<Outlet>,
+    /// How many outlets there have been.
+    outlet_numbers: usize,
+    io: IoSource,
+    otlp: otlp::Writer,
     settings: Arc<Settings>,
+    /// About as long as the last batch was as OTLP.
+    otlp_bytes: usize,
     sequence: u64,
     /// Spans in the batches sealed so far.
     sealed: u64,
@@ -74,12 +83,20 @@ impl Flusher {
     pub(crate) fn new(
         shared: Arc<Shared>,
         poll: mio::Poll,
-        sinks: Vec<Box<dyn crate::sink::Sink>>,
+        io: IoSource,
+        sinks: Vec<Source>,
         encoder: Encoder,
         scopes: Scopes,
     ) -> Self {
         let now = Instant::now();
         let settings = shared.settings();
+        let engine = shared.engine;
+        let outlet_numbers = sinks.len();
+        let outlets = sinks
+            .into_iter()
+            .enumerate()
+            .map(|(number, source)| Outlet::new(source, number, engine))
+            .collect();
         Flusher {
             drainer: Drainer::new(shared.engine),
             shared,
@@ -92,8 +109,12 @@ impl Flusher {
             clock_first: Reading::now(),
             clock: None,
             clock_next: now,
-            deliveries: sinks.into_iter().map(Delivery::new).collect(),
+            outlets,
+            outlet_numbers,
+            io,
+            otlp: otlp::Writer::new(),
             settings,
+            otlp_bytes: 0,
             sequence: 0,
             sealed: 0,
             seal_at: None,
@@ -109,6 +130,8 @@ impl Flusher {
     /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted.
     pub(crate) fn run(mut self) {
         self.shared.engine.enter_flusher();
+        let now = Instant::now();
+        self.outlets.iter_mut().for_each(|outlet| outlet.open(&self.io, now));
         while !self.stop {
             let result = catch_unwind(AssertUnwindSafe(|| self.run_until_stopped()));
             if let Err(panic) = result {
@@ -128,6 +151,10 @@ impl Flusher {
         loop {
             self.settings = self.shared.settings();
             let more = self.work();
+            if more && self.outlets.iter().any(Outlet::is_sending) {
+                // Under full load nobody waits, but answers are to be seen.
+                self.poll_for(Some(Duration::ZERO));
+            }
             if self.shared.is_stopping() {
                 self.stop = true;
                 return;
@@ -142,6 +169,7 @@ impl Flusher {
     /// more to drain at once.
     fn work(&mut self) -> bool {
         let now = Instant::now();
+        self.change_sinks(now);
         if let Some(ticket) = self.drainer.pending_ticket() {
             self.ticket = Some(ticket);
         }
@@ -190,9 +218,8 @@ impl Flusher {
             self.ticket = None;
         }
         let now = Instant::now();
-        for delivery in &mut self.deliveries {
-            delivery.retry(now, ticket.is_some(), &self.settings);
-            delivery.tick(now);
+        for outlet in &mut self.outlets {
+            outlet.drive(now, ticket.is_some(), &self.settings);
         }
         self.answer(now);
         // Not put off by what was found: one busy thread would keep the segments of all idle ones taken.
@@ -202,6 +229,7 @@ impl Flusher {
             if self.records.is_empty() {
                 self.records.shrink(0);
             }
+            self.outlets.iter_mut().for_each(Outlet::cleanup);
         }
         if found > 0 && self.cleanup_at.is_none() {
             self.cleanup_at = Some(later(now, self.settings.cleanup_interval));
@@ -212,22 +240,19 @@ impl Flusher {
 
     /// Answers the flushes whose batches no sink waits for any more.
     fn answer(&mut self, now: Instant) {
-        let handed_over = |sequence: Option<u64>, deliveries: &[Delivery]| {
-            sequence.is_none_or(|sequence| {
-                !deliveries.iter().any(|delivery| delivery.waits_up_to(sequence))
-            })
+        let handed_over = |sequence: Option<u64>, outlets: &[Outlet]| {
+            sequence
+                .is_none_or(|sequence| !outlets.iter().any(|outlet| outlet.waits_up_to(sequence)))
         };
         let mut answered = None;
         while let Some((ticket, sequence)) = self.flushes.first().copied()
-            && handed_over(sequence, &self.deliveries)
+            && handed_over(sequence, &self.outlets)
         {
             answered = Some(ticket);
             self.flushes.remove(0);
         }
         if let Some(ticket) = answered {
-            for delivery in &mut self.deliveries {
-                delivery.flush(now);
-            }
+            self.outlets.iter_mut().for_each(|outlet| outlet.flush(now));
             self.publish();
             self.drainer.answer(ticket);
         }
@@ -301,6 +326,18 @@ impl Flusher {
             end_unix_nano: encoded.end_unix_nano,
             frame: encoded.frame,
         };
+        // Once for all who can send it at once; who cannot makes it from the frame when its turn comes.
+        let mut otlp = None;
+        if spans > 0 && self.outlets.iter().any(|outlet| outlet.wants_otlp(now)) {
+            let mut body = Vec::with_capacity(self.otlp_bytes);
+            match self.otlp.write_records(&self.records, &context, &mut body) {
+                Ok(()) => {
+                    self.otlp_bytes = body.len() + body.len() / 8;
+                    otlp = Some(bytes::Bytes::from(body));
+                }
+                Err(error) => log::error!("a batch cannot be written as OTLP: {error}"),
+            }
+        }
         self.sequence += 1;
         self.sealed += spans;
         self.drainer.settle(&mut self.records, None);
@@ -308,12 +345,33 @@ impl Flusher {
         let mut reserved = None;
         let mut reserve = || {
             if reserved.is_none() {
-                reserved = Reserved::new(engine, &batch);
+                reserved = Reserved::new(engine, batch.frame.len());
             }
             reserved.clone()
         };
-        for delivery in &mut self.deliveries {
-            delivery.offer(&batch, now, &mut reserve, &self.settings);
+        for outlet in &mut self.outlets {
+            outlet.offer(&batch, otlp.as_ref(), now, &mut reserve, &self.settings);
+        }
+    }
+
+    /// Adds and removes the sinks that the application asked for.
+    fn change_sinks(&mut self, now: Instant) {
+        for change in self.shared.take_sink_changes() {
+            match change {
+                SinkChange::Add(source) => {
+                    let engine = self.shared.engine;
+                    let mut outlet = Outlet::new(source, self.outlet_numbers, engine);
+                    self.outlet_numbers += 1;
+                    outlet.open(&self.io, now);
+                    self.outlets.push(outlet);
+                }
+                SinkChange::Remove(name) => {
+                    let gone = |outlet: &mut Outlet| outlet.stats().name == name;
+                    for mut outlet in self.outlets.extract_if(.., gone) {
+                        outlet.close(now);
+                    }
+                }
+            }
         }
     }
 
@@ -331,25 +389,42 @@ impl Flusher {
         if sleep == Sleep::No {
             return;
         }
+        let now = Instant::now();
         let deadlines =
-            self.deliveries.iter().filter_map(|delivery| delivery.deadline(&self.settings));
+            self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings));
         let deadline = deadlines.chain(self.seal_at).chain(self.cleanup_at).min();
-        let mut timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
         if sleep == Sleep::Poll {
             timeout = Some(timeout.unwrap_or(Duration::MAX).min(self.poll_interval));
         }
-        if let Err(error) = self.poll_for(timeout)
-            && error.kind() != std::io::ErrorKind::Interrupted
-        {
-            log::error!("the flusher cannot wait for events: {error}");
-            std::thread::sleep(POLL_MAX);
-        }
+        self.poll_for(timeout);
         self.drainer.wake_up();
         self.shared.count_wake_up();
     }
 
-    /// Waits for events, at most `timeout`. mio counts in whole milliseconds.
-    fn poll_for(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+    /// Waits for events, at most `timeout`, and hands them to whom they belong.
+    fn poll_for(&mut self, timeout: Option<Duration>) {
+        if let Err(error) = self.poll_events(timeout) {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                log::error!("the flusher cannot wait for events: {error}");
+                std::thread::sleep(POLL_MAX);
+            }
+            return;
+        }
+        if !self.events.is_empty() {
+            let now = Instant::now();
+            for event in &self.events {
+                if let Some(outlet) =
+                    self.outlets.iter_mut().find(|outlet| outlet.owns(event.token()))
+                {
+                    outlet.ready(event, now);
+                }
+            }
+        }
+    }
+
+    /// mio counts in whole milliseconds.
+    fn poll_events(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
         match timeout {
             #[cfg(target_os = "linux")]
             Some(timeout) if timeout < Duration::from_millis(1) => {
@@ -393,24 +468,22 @@ impl Flusher {
         while let Some(until) = self.shared.stop_deadline()
             && let now = Instant::now()
             && now < until
-            && self.deliveries.iter().any(|delivery| delivery.waits_up_to(u64::MAX))
+            && self.outlets.iter().any(|outlet| outlet.waits_up_to(u64::MAX))
         {
             // Sinks that fail get the time that the caller of shutdown gave.
-            for delivery in &mut self.deliveries {
-                delivery.retry(now, false, &self.settings);
+            for outlet in &mut self.outlets {
+                outlet.drive(now, false, &self.settings);
             }
-            let next = self
-                .deliveries
-                .iter()
-                .filter_map(|delivery| delivery.deadline(&self.settings))
-                .min();
+            let next =
+                self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings)).min();
             let wait = next.unwrap_or(until).min(until).saturating_duration_since(Instant::now());
-            let _ = self.poll.poll(&mut self.events, Some(wait.max(Duration::from_millis(1))));
+            self.poll_for(Some(wait.max(Duration::from_millis(1))));
+            self.publish();
         }
         let now = Instant::now();
-        for delivery in &mut self.deliveries {
-            delivery.retry(now, true, &self.settings);
-            delivery.close(now);
+        for outlet in &mut self.outlets {
+            outlet.drive(now, true, &self.settings);
+            outlet.close(now);
         }
         self.publish();
         self.drainer.finish();
@@ -419,7 +492,7 @@ impl Flusher {
 
     /// Lets `stats` see the sinks' counts.
     pub(crate) fn publish(&self) {
-        self.shared.publish(self.deliveries.iter().map(|delivery| delivery.stats().clone()));
+        self.shared.publish(self.outlets.iter().map(|outlet| outlet.stats().clone()));
     }
 }
 

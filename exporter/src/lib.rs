@@ -8,28 +8,46 @@
 //! - [`batch`] and [`segment`]: the formats, written and read.
 //! - [`model`]: spans as plain data, as the readers give them.
 //!
-//! What it never does: start a thread besides the one flusher of a pipeline, or lose a span without a
-//! count.
+//! What it never does: start a thread besides the one flusher of a pipeline (and one for a name look-up,
+//! which ends with it), or lose a span without a count.
 
 pub mod batch;
 mod delivery;
 mod exit;
 pub mod file_sink;
 mod flusher;
+mod forward;
+mod health;
+mod http;
 mod log;
 mod memory_sink;
 pub mod model;
+pub mod otlp;
+mod otlp_sink;
+mod outbox;
+mod outlet;
 mod pipeline;
 mod scopes;
 pub mod segment;
+mod sender;
 pub mod sink;
+mod spool;
 mod stats;
 mod thread;
 
+pub use forward::{Forwarder, SettledPart};
 pub use memory_sink::MemorySink;
+pub use otlp_sink::{Compression, OtlpOptions};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+
+/// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::http::exchange::answer_in_pieces;
+    pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
+}
 
 /// The README's examples are tests.
 #[cfg(doctest)]

@@ -14,8 +14,12 @@ use crate::batch::Encoder;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::Flusher;
 use crate::log;
+use crate::otlp_sink::{OtlpOptions, OtlpSink};
+use crate::outlet::Source;
 use crate::scopes::Scopes;
+use crate::sender::{Courier, IoSource};
 use crate::sink::{InstanceId, Sink};
+use crate::spool::{Spool, SpoolOptions};
 use crate::stats::{PipelineStats, SinkStats};
 
 /// How long dropping a pipeline waits for what is left.
@@ -24,6 +28,8 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 const START_INTERVAL: Duration = Duration::from_millis(100);
 /// What a longer time-out comes down to.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// Length at which the spool begins its next segment.
+const SPOOL_SEGMENT_BYTES: u64 = 8 << 20;
 const WAKER: mio::Token = mio::Token(0);
 
 /// A running pipeline. Dropping it flushes and shuts it down, waiting up to five seconds.
@@ -72,6 +78,14 @@ struct State {
     /// When the flusher's thread could not be started.
     start_failed: Option<Instant>,
     sinks: Vec<SinkStats>,
+    sink_changes: Vec<SinkChange>,
+}
+
+/// What the application asked for while the flusher runs.
+pub(crate) enum SinkChange {
+    Add(Source),
+    /// By name.
+    Remove(String),
 }
 
 impl Pipeline {
@@ -118,6 +132,27 @@ impl Pipeline {
         self.shared.engine.reconfigure(&engine_options(&settings));
         *lock(&self.shared.settings) = Arc::new(settings);
         self.shared.engine.wake_now();
+    }
+
+    /// Adds a sink: it gets the batches that are sealed from now on.
+    pub fn add_sink(&self, sink: impl Sink + 'static) {
+        self.shared.change_sinks(SinkChange::Add(Source::Sink(Box::new(sink))));
+    }
+
+    /// Adds a sink that sends OTLP, as [`PipelineBuilder::otlp`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipelineBuilder::install`], for the options.
+    pub fn add_otlp(&self, options: OtlpOptions) -> Result<(), StartError> {
+        self.shared.change_sinks(SinkChange::Add(courier(options, &self.settings())?));
+        Ok(())
+    }
+
+    /// Removes the sinks of that name. What waits for them is dropped and counted, or stays in the spool; their
+    /// counts leave the stats.
+    pub fn remove_sink(&self, name: impl Into<String>) {
+        self.shared.change_sinks(SinkChange::Remove(name.into()));
     }
 
     /// What the pipeline's batches carry to tell them from other pipelines'.
@@ -199,6 +234,15 @@ impl Shared {
         state.sinks.extend(sinks);
     }
 
+    fn change_sinks(&self, change: SinkChange) {
+        lock(&self.state).sink_changes.push(change);
+        self.engine.wake_now();
+    }
+
+    pub(crate) fn take_sink_changes(&self) -> Vec<SinkChange> {
+        std::mem::take(&mut lock(&self.state).sink_changes)
+    }
+
     pub(crate) fn count_batch(&self, bytes_raw: usize, bytes: usize) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.bytes_raw.fetch_add(bytes_raw as u64, Ordering::Relaxed);
@@ -234,7 +278,10 @@ impl Shared {
         let engine = self.engine.stats();
         // A batch that a sink is just taking is in no queue, and the sinks' own counts are of the
         // flusher's last round, so what was sealed is held against what became of it.
-        let done = |sink: &SinkStats| sink.delivered + sink.dropped_total();
+        // What is in the spool is safe; what came from there was not sealed here.
+        let done = |sink: &SinkStats| {
+            (sink.delivered + sink.dropped_total() + sink.spooled).saturating_sub(sink.adopted)
+        };
         let waits: u64 = lock(&self.state)
             .sinks
             .iter()
@@ -328,6 +375,7 @@ pub struct PipelineBuilder {
     service_name: Option<String>,
     attributes: Vec<(String, Value)>,
     sinks: Vec<Box<dyn Sink>>,
+    otlp: Vec<OtlpOptions>,
 }
 
 impl PipelineBuilder {
@@ -349,9 +397,16 @@ impl PipelineBuilder {
         self
     }
 
-    /// Adds a sink. Several work side by side. Without any, batches go to files in `SPANRING_DIR`.
+    /// Adds a sink. Several work side by side. With `SPANRING_ENDPOINT` there is one that sends there, too. Without
+    /// any sink in code, batches go to files in `SPANRING_DIR` if that is set.
     pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Adds a sink that sends spans as OTLP over HTTP, beside the one of `ENDPOINT` if that is set.
+    pub fn otlp(mut self, options: OtlpOptions) -> Self {
+        self.otlp.push(options);
         self
     }
 
@@ -391,13 +446,25 @@ impl PipelineBuilder {
         for problem in settings.problems() {
             log::warning!("{problem}");
         }
+        if let Some(options) = OtlpOptions::from_settings(&settings) {
+            self.otlp.push(options);
+        }
         if self.sinks.is_empty() {
-            let Some(dir) = &settings.dir else { return Err(StartError::NoSink) };
-            self.sinks.push(Box::new(file_sink(dir, &settings)?));
+            match &settings.dir {
+                Some(dir) => self.sinks.push(Box::new(file_sink(dir, &settings)?)),
+                None if self.otlp.is_empty() => return Err(StartError::NoSink),
+                None => {}
+            }
+        }
+        let mut sources: Vec<Source> = self.sinks.drain(..).map(Source::Sink).collect();
+        for options in self.otlp.drain(..) {
+            sources.push(courier(options, &settings)?);
         }
         let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
         let poll = mio::Poll::new().map_err(StartError::Events)?;
-        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?);
+        let registry = poll.registry().try_clone().map_err(StartError::Events)?;
+        let io = IoSource { registry, waker: waker.clone() };
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
@@ -415,7 +482,7 @@ impl PipelineBuilder {
             wake_ups: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         });
-        let flusher = Flusher::new(shared.clone(), poll, self.sinks, encoder, scopes);
+        let flusher = Flusher::new(shared.clone(), poll, io, sources, encoder, scopes);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
@@ -437,6 +504,7 @@ impl fmt::Debug for PipelineBuilder {
         f.debug_struct("PipelineBuilder")
             .field("settings", &self.settings)
             .field("sinks", &self.sinks.iter().map(|sink| sink.name()).collect::<Vec<_>>())
+            .field("otlp", &self.otlp)
             .finish_non_exhaustive()
     }
 }
@@ -455,6 +523,26 @@ pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError
         ..FileSinkOptions::default()
     };
     FileSink::create(dir, options).map_err(StartError::Directory)
+}
+
+/// The sender that `options` describe, with its spool if there is a directory.
+fn courier(options: OtlpOptions, settings: &Settings) -> Result<Source, StartError> {
+    let sender = OtlpSink::new(&options).map_err(StartError::Otlp)?;
+    let spool = match &settings.dir {
+        None => None,
+        Some(dir) => {
+            let options = SpoolOptions {
+                directory: dir.join("spool").join(options.spool_key()),
+                max_bytes: settings.spool_max_bytes,
+                max_age: settings.spool_max_age,
+                segment_max_bytes: SPOOL_SEGMENT_BYTES.min(settings.spool_max_bytes / 4),
+                fsync: settings.fsync,
+                clock: Arc::new(std::time::SystemTime::now),
+            };
+            Some(Spool::open(options).map_err(StartError::Directory)?)
+        }
+    };
+    Ok(Source::Sender(Courier { sender: Box::new(sender), spool }))
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {
@@ -521,6 +609,8 @@ pub enum StartError {
     NoSink,
     /// The directory for segments cannot be used.
     Directory(crate::segment::SegmentError),
+    /// The endpoint, or a file that it needs, cannot be used; what is wrong and what to do.
+    Otlp(String),
     /// The compressor cannot be had.
     Encoder(String),
     /// The event queue cannot be had.
@@ -535,10 +625,11 @@ impl fmt::Display for StartError {
                  `attach` for a second one",
             ),
             StartError::NoSink => f.write_str(
-                "the pipeline has no sink; add one with `sink`, or set SPANRING_DIR to a directory for \
-                 local segments",
+                "the pipeline has no sink; add one with `sink`, set SPANRING_ENDPOINT to a receiver of \
+                 OTLP, or SPANRING_DIR to a directory for local segments",
             ),
             StartError::Directory(error) => write!(f, "{error}"),
+            StartError::Otlp(message) => f.write_str(message),
             StartError::Encoder(error) => write!(f, "the batch encoder cannot be made: {error}"),
             StartError::Events(error) => {
                 write!(f, "the flusher's event queue cannot be made: {error}; are file descriptors left?")

@@ -16,11 +16,14 @@ pub enum SinkDrop {
     QueueFull,
     /// The pipeline was shut down before the sink took the batch.
     ShutDown,
+    /// The spool had no room under `SPOOL_MAX_BYTES`, or kept the batch for `SPOOL_MAX_AGE`, or what was in it
+    /// could not be read any more.
+    Spool,
 }
 
 impl SinkDrop {
     /// Number of reasons.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// All reasons, in the order of their numbers.
     pub const ALL: [SinkDrop; Self::COUNT] = [
         SinkDrop::Refused,
@@ -28,6 +31,7 @@ impl SinkDrop {
         SinkDrop::Attempts,
         SinkDrop::QueueFull,
         SinkDrop::ShutDown,
+        SinkDrop::Spool,
     ];
 
     /// The reason's name in stats.
@@ -38,24 +42,32 @@ impl SinkDrop {
             SinkDrop::Attempts => "sink_attempts",
             SinkDrop::QueueFull => "sink_queue_full",
             SinkDrop::ShutDown => "sink_shut_down",
+            SinkDrop::Spool => "sink_spool",
         }
     }
 }
 
-/// What one sink has taken, as of the flusher's last round. In spans: sealed = delivered + dropped +
-/// queued.
+/// What one sink has taken, as of the flusher's last round. In spans: sealed + adopted = delivered + dropped +
+/// queued + spooled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkStats {
     /// The sink's name.
     pub name: String,
     /// Spans that were sealed while the sink was there.
     pub sealed: u64,
+    /// Spans that earlier processes had left in the spool.
+    pub adopted: u64,
     /// Spans that it took.
     pub delivered: u64,
     /// Spans that it did not take, by [`SinkDrop`].
     pub dropped: [u64; SinkDrop::COUNT],
-    /// Spans that wait.
+    /// Spans that wait in memory or are being sent.
     pub queued: u64,
+    /// Spans that wait on disk only.
+    pub spooled: u64,
+    /// Spans that were sent again although an earlier answer may have been lost on its way: the receiver may
+    /// have them twice.
+    pub repeated: u64,
     /// Batches that it took.
     pub batches: u64,
     /// Bytes of these.
@@ -66,6 +78,8 @@ pub struct SinkStats {
     pub panics: u64,
     /// What the last failure said; empty while the sink is well.
     pub last_error: String,
+    /// What was said when spans were last refused for good.
+    pub last_refusal: String,
 }
 
 impl SinkStats {

@@ -8,20 +8,13 @@
 //!
 //! What is written is read back, and must hold all spans with all their attributes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
-};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span, Status, span::Event, span::Link,
-};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -32,7 +25,7 @@ use spanring::Value;
 use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
 use spanring_exporter::model::SpanData;
 
-use super::{Run, size::FILES};
+use super::{Run, otlp, size::FILES};
 use crate::measure::Numbers;
 use crate::recorded;
 use crate::workload::{self, Clock, Workload};
@@ -55,14 +48,15 @@ pub fn run(run: &Run) -> Numbers {
                 numbers.set(format!("{file}, {size} a batch, {format} B"), bytes);
             };
             set("spanring", spanring(&workload, &clock));
-            let mut otlp = [0; 4];
-            for batch in &batches {
-                for (sum, bytes) in otlp.iter_mut().zip(otlp_bytes(batch, &workload)) {
+            let mut sums = [0; 4];
+            for (batch, records) in batches.iter().zip(&workload.batches) {
+                let request = otlp::request(records, &workload, &clock);
+                for (sum, bytes) in sums.iter_mut().zip(otlp_bytes(batch, &request)) {
                     *sum += bytes;
                 }
             }
             for (name, bytes) in
-                ["OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3"].iter().zip(otlp)
+                ["OTLP", "OTLP+gzip", "OTLP+zstd 1", "OTLP+zstd 3"].iter().zip(sums)
             {
                 set(name, bytes);
             }
@@ -91,8 +85,7 @@ fn spanring(workload: &Workload, clock: &Clock) -> usize {
 }
 
 /// Plain, by gzip, by zstd at levels 1 and 3.
-fn otlp_bytes(batch: &[SpanData], workload: &Workload) -> [usize; 4] {
-    let request = otlp(batch, workload);
+fn otlp_bytes(batch: &[SpanData], request: &ExportTraceServiceRequest) -> [usize; 4] {
     let bytes = request.encode_to_vec();
     let back = ExportTraceServiceRequest::decode(bytes.as_slice()).expect("it was just encoded");
     let spans = || {
@@ -109,111 +102,6 @@ fn otlp_bytes(batch: &[SpanData], workload: &Workload) -> [usize; 4] {
     gzip.write_all(&bytes).expect("memory takes it");
     let zstd = |level| zstd::bulk::compress(&bytes, level).expect("memory takes it").len();
     [bytes.len(), gzip.finish().expect("memory takes it").len(), zstd(1), zstd(3)]
-}
-
-/// Grouped by resource and scope, in the order in which they occur.
-fn otlp(batch: &[SpanData], workload: &Workload) -> ExportTraceServiceRequest {
-    let mut resources: BTreeMap<usize, BTreeMap<usize, Vec<Span>>> = BTreeMap::new();
-    for span in batch {
-        let resource = workload.scopes[span.scope].resource;
-        let scopes = resources.entry(resource).or_default();
-        scopes.entry(span.scope).or_default().push(otlp_span(span));
-    }
-    let resource_spans = resources.into_iter().map(|(resource, scopes)| {
-        let data = &workload.resources[resource];
-        let scope_spans = scopes.into_iter().map(|(scope, spans)| {
-            let data = &workload.scopes[scope];
-            ScopeSpans {
-                scope: Some(InstrumentationScope {
-                    name: data.name.clone(),
-                    version: data.version.clone(),
-                    attributes: key_values(&data.attributes),
-                    dropped_attributes_count: data.dropped_attributes,
-                }),
-                spans,
-                schema_url: data.schema_url.clone(),
-            }
-        });
-        ResourceSpans {
-            resource: Some(Resource {
-                attributes: key_values(&data.attributes),
-                dropped_attributes_count: data.dropped_attributes,
-                ..Resource::default()
-            }),
-            scope_spans: scope_spans.collect(),
-            schema_url: data.schema_url.clone(),
-        }
-    });
-    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
-}
-
-fn otlp_span(span: &SpanData) -> Span {
-    Span {
-        trace_id: span.trace_id.0.to_be_bytes().to_vec(),
-        span_id: span.span_id.0.to_be_bytes().to_vec(),
-        trace_state: span.trace_state.clone(),
-        parent_span_id: span.parent_span_id.map_or(vec![], |id| id.0.to_be_bytes().to_vec()),
-        flags: u32::from(span.trace_flags),
-        name: span.name.clone(),
-        kind: span.kind as i32,
-        start_time_unix_nano: span.start_unix_nano,
-        end_time_unix_nano: span.end_unix_nano,
-        attributes: key_values(&span.attributes),
-        dropped_attributes_count: span.dropped_attributes,
-        events: span
-            .events
-            .iter()
-            .map(|event| Event {
-                time_unix_nano: event.time_unix_nano,
-                name: event.name.clone(),
-                attributes: key_values(&event.attributes),
-                dropped_attributes_count: event.dropped_attributes,
-            })
-            .collect(),
-        dropped_events_count: span.dropped_events,
-        links: span
-            .links
-            .iter()
-            .map(|link| Link {
-                trace_id: link.trace_id.0.to_be_bytes().to_vec(),
-                span_id: link.span_id.0.to_be_bytes().to_vec(),
-                trace_state: link.trace_state.clone(),
-                attributes: key_values(&link.attributes),
-                dropped_attributes_count: link.dropped_attributes,
-                flags: u32::from(link.trace_flags),
-            })
-            .collect(),
-        dropped_links_count: span.dropped_links,
-        status: Some(Status { message: span.status_message.clone(), code: span.status as i32 }),
-    }
-}
-
-fn key_values(attributes: &[(String, Value)]) -> Vec<KeyValue> {
-    attributes
-        .iter()
-        .map(|(key, value)| KeyValue {
-            key: key.clone(),
-            value: Some(any_value(value)),
-            ..KeyValue::default()
-        })
-        .collect()
-}
-
-fn any_value(value: &Value) -> AnyValue {
-    use any_value::Value as Any;
-    let value = match value {
-        Value::Null => None,
-        Value::Bool(value) => Some(Any::BoolValue(*value)),
-        Value::Int(value) => Some(Any::IntValue(*value)),
-        Value::Double(value) => Some(Any::DoubleValue(*value)),
-        Value::Str(value) => Some(Any::StringValue(value.clone())),
-        Value::Bytes(value) => Some(Any::BytesValue(value.to_vec())),
-        Value::Array(values) => {
-            Some(Any::ArrayValue(ArrayValue { values: values.iter().map(any_value).collect() }))
-        }
-        Value::Map(pairs) => Some(Any::KvlistValue(KeyValueList { values: key_values(pairs) })),
-    };
-    AnyValue { value }
 }
 
 /// One Parquet file.

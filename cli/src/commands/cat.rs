@@ -40,7 +40,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut problems = Problems::default();
     // On a terminal the spans themselves show how it goes on.
     let mut progress = Progress::new(!io::stdout().is_terminal());
-    read_batches(&args.paths, &mut progress, &mut problems, |batch| match args.format {
+    read_batches(&args.paths, &mut progress, &mut problems, |_, batch| match args.format {
         Format::Text => batch.spans.iter().try_for_each(|span| write_span(&batch, span, out)),
         Format::OtlpJson => write_line(&batch, out),
     })?;

@@ -114,7 +114,7 @@ fn perform(
     for sink in stats.sinks.iter().filter(|sink| !sink.last_error.is_empty()) {
         problems.report(&format_args!("sink {}: {}", sink.name, sink.last_error));
     }
-    let run = RunReport::new(&stats, pipeline.instance(), dir, wall);
+    let run = RunReport::new(&stats, pipeline.instance(), Some(dir), wall);
     if !run.is_conserved {
         problems.report(&"spans are unaccounted for: report this as a defect");
     }

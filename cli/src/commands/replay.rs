@@ -20,12 +20,12 @@ use crate::run_report::RunReport;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Performs recorded traces again through the span API and records them as segments.
+/// Performs recorded traces again through the span API, and records them as segments or sends them.
 ///
 /// Spans get new IDs; times, names, kinds, attributes, events, links, statuses, parents, scopes and
 /// resources are those of the recording. Settings come from the environment (SPANRING_BATCH_SIZE,
 /// SPANRING_MAX_SPANS, SPANRING_COMPRESSION_LEVEL, ...), except for limits of attributes, events and
-/// links, the sampler, DISABLED and DIR: everything recorded is recorded again. RETENTION_BYTES has
+/// links, the sampler, DISABLED, DIR and ENDPOINT: everything recorded is recorded again. RETENTION_BYTES has
 /// no effect unless it is set. All FILEs together are held in memory.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -33,9 +33,12 @@ pub struct Args {
     /// from standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Where to put the segments
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
+    /// Where to put the segments, and the spool of --endpoint
+    #[arg(long, value_name = "DIR", required_unless_present = "endpoint")]
+    pub dir: Option<PathBuf>,
+    /// Where to send the spans as OTLP over HTTP. Without a path, /v1/traces is added
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Threads that record spans; each performs whole traces
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=4096))]
     pub threads: u32,
@@ -86,7 +89,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut progress = Progress::new(true);
     let mut recording = Recording::default();
     let mut refused = None;
-    read_batches(&args.files, &mut progress, &mut problems, |batch| {
+    read_batches(&args.files, &mut progress, &mut problems, |_, batch| {
         // Nothing is performed of what is not performed whole, so the rest is read for its problems.
         if refused.is_none() {
             refused = recording.add(batch).err();
@@ -106,7 +109,16 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
         let count = schedule.cycles;
         problems.note(&format_args!("{count} cycles of parents are cut open by a remote parent"));
     }
-    let report = match perform(args, &recording, &schedule, &mut progress, &mut problems) {
+    let endpoint = match args.endpoint.as_deref().map(super::send::endpoint).transpose() {
+        Ok(endpoint) => endpoint,
+        Err(why) => {
+            problems.report(&why);
+            return Ok(problems.outcome());
+        }
+    };
+    let settings = settings(args, endpoint);
+    let report = match perform(args, settings, &recording, &schedule, &mut progress, &mut problems)
+    {
         Ok(report) => report,
         Err(error) => {
             problems.report(&error);
@@ -123,9 +135,10 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
 }
 
 /// The environment's settings, but so that everything is recorded.
-fn settings(args: &Args) -> Settings {
+fn settings(args: &Args, endpoint: Option<String>) -> Settings {
     let mut settings = Settings::builder().build();
-    settings.dir = Some(args.dir.clone());
+    settings.dir.clone_from(&args.dir);
+    settings.endpoint = endpoint;
     settings.disabled = false;
     settings.sampler = SamplerSetting::default();
     settings.attribute_value_length_limit = None;
@@ -151,12 +164,13 @@ pub(super) fn keep_everything(settings: &mut Settings) {
 
 fn perform(
     args: &Args,
+    settings: Settings,
     recording: &Recording,
     schedule: &Schedule,
     progress: &mut Progress,
     problems: &mut Problems,
 ) -> Result<RunReport, StartError> {
-    let pipeline = Pipeline::builder().settings(settings(args)).install()?;
+    let pipeline = Pipeline::builder().settings(settings).install()?;
     let pacer = Pacer::new(&pipeline, schedule.parts.len());
     let pacer = (!args.no_pace).then_some(&pacer);
     let begun = Instant::now();
@@ -195,7 +209,7 @@ fn perform(
     }
     let wall = begun.elapsed();
     let stats = pipeline.stats();
-    let report = RunReport::new(&stats, pipeline.instance(), &args.dir, wall);
+    let report = RunReport::new(&stats, pipeline.instance(), args.dir.as_deref(), wall);
     report_losses(args, &report, stats.engine.attributes_dropped, problems);
     for sink in stats.sinks.iter().filter(|sink| !sink.last_error.is_empty()) {
         problems.report(&format_args!("sink {}: {}", sink.name, sink.last_error));

@@ -29,7 +29,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut problems = Problems::default();
     let mut stats = Stats::default();
     let mut progress = Progress::new(true);
-    let bytes = read_batches(&args.paths, &mut progress, &mut problems, |batch| {
+    let bytes = read_batches(&args.paths, &mut progress, &mut problems, |_, batch| {
         stats.add(&batch);
         Ok(())
     })?;

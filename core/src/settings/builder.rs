@@ -11,8 +11,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{LogLevel, Preset, Propagator, Source};
-use super::parse::{Data, unique};
+use super::choice::{Headers, LogLevel, Preset, Propagator, Source};
+use super::parse::{Data, Dialect, Kind, Parsed, unique};
 use super::problem::{Problem, nearest, quote};
 use super::row::{PREFIX, Row};
 use super::sampler::SamplerSetting;
@@ -86,6 +86,12 @@ impl SettingsBuilder {
         segment_max_age: Duration,
         retention_bytes: u64,
         fsync: bool,
+        protocol: impl Into<String>,
+        compression: impl Into<String>,
+        timeout: Duration,
+        pool_size: usize,
+        spool_max_bytes: u64,
+        spool_max_age: Duration,
         compression_level: i32,
         disabled: bool,
         log_level: LogLevel,
@@ -102,6 +108,48 @@ impl SettingsBuilder {
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.code.dir = Some(dir.into());
         self.mark("dir")
+    }
+
+    /// Sets [`Settings::endpoint`]; without a path, `/v1/traces` is added.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        let endpoint = endpoint.into();
+        // What is no endpoint is kept as it is, to be reported.
+        let parsed =
+            Kind::Endpoint.parse(endpoint.as_ref(), Dialect::Own, SamplerSetting::default());
+        self.code.endpoint = Some(match parsed {
+            Ok(Parsed { data: Data::Text(endpoint), .. }) => endpoint,
+            _ => endpoint,
+        });
+        self.mark("endpoint")
+    }
+
+    /// Sets [`Settings::headers`]; of a repeated name the last value counts.
+    pub fn headers<K, V>(mut self, list: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let list = list.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.code.headers = Headers(unique(list));
+        self.mark("headers")
+    }
+
+    /// Sets [`Settings::certificate`].
+    pub fn certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.code.certificate = Some(file.into());
+        self.mark("certificate")
+    }
+
+    /// Sets [`Settings::client_certificate`].
+    pub fn client_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.code.client_certificate = Some(file.into());
+        self.mark("client_certificate")
+    }
+
+    /// Sets [`Settings::client_key`].
+    pub fn client_key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.code.client_key = Some(file.into());
+        self.mark("client_key")
     }
 
     /// Sets [`Settings::sampler`] together with its argument.
@@ -218,7 +266,7 @@ impl SettingsBuilder {
             let report = |why| Report {
                 row,
                 name: name.text.to_string(),
-                what: format!("{}={}", name.text, quote(&raw)),
+                what: format!("{}={}", name.text, row.quote(&raw)),
                 why,
             };
             match parsed {

@@ -83,6 +83,24 @@ choice! {
     }
 }
 
+/// Names and values of a request's headers. The values may be secret: [`Debug`](fmt::Debug) leaves them out.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(String, String)>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(name, _)| (name, "***"))).finish()
+    }
+}
+
+impl std::ops::Deref for Headers {
+    type Target = [(String, String)];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// Where the value of a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{LogLevel, Preset, Propagator};
+use super::choice::{Headers, LogLevel, Preset, Propagator};
 use super::sampler::{RootSampler, SamplerSetting};
 
 /// Bytes of a value that is looked at; a longer one is refused.
@@ -38,6 +38,8 @@ pub(super) enum Data {
     Root(RootSampler),
     Propagators(Vec<Propagator>),
     Attributes(Vec<(String, String)>),
+    /// Rendered without the values, which may be secret.
+    Headers(Headers),
 }
 
 /// What values a setting takes.
@@ -66,6 +68,11 @@ pub(super) enum Kind {
     SamplerArgument,
     Propagators,
     Attributes,
+    /// Where spans are sent to; what lacks a path gets OTLP's.
+    Endpoint,
+    Headers,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
 /// Whose rules a variable's text follows.
@@ -75,6 +82,8 @@ pub(super) enum Dialect {
     Own,
     /// OpenTelemetry's: durations in whole milliseconds, only `true` is true.
     OpenTelemetry,
+    /// The same for a name that stands for all signals: to an endpoint, the path of traces is added.
+    OpenTelemetryBase,
 }
 
 /// A value, and what to say about it although it is used.
@@ -122,6 +131,12 @@ impl Kind {
             Kind::SamplerArgument => Data::Root(sampler.parse_argument(text)?).into(),
             Kind::Propagators => propagators(text)?,
             Kind::Attributes => Data::Attributes(attributes(text)?).into(),
+            Kind::Endpoint => Data::Text(endpoint(text, dialect)?).into(),
+            Kind::Headers => Data::Headers(Headers(attributes(text)?)).into(),
+            Kind::Word(words) => {
+                let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
+                Data::Text(word.ok_or("is not one of the words")?.to_string()).into()
+            }
             Kind::Path => unreachable!("paths have returned above"),
         };
         self.check(&parsed.data)?;
@@ -145,6 +160,9 @@ impl Kind {
                 return Err("is empty".to_owned());
             }
             (Kind::Attributes, Data::Attributes(list)) => return check_attributes(list),
+            (Kind::Headers, Data::Headers(list)) => return check_headers(list),
+            (Kind::Endpoint, Data::Text(text)) => return endpoint(text, Dialect::Own).map(|_| ()),
+            (Kind::Word(words), Data::Text(text)) => words.contains(&text.as_str()),
             (Kind::SamplerArgument, Data::Root(root)) => {
                 return SamplerSetting { parent_based: false, root: *root }.check();
             }
@@ -176,6 +194,11 @@ impl Kind {
             Kind::Attributes => format!(
                 "key=value,… percent-encoded, at most {ATTRIBUTES_MAX} and {VALUE_BYTES_MAX} bytes"
             ),
+            Kind::Endpoint => "http://HOST[:PORT][/PATH], https://…, unix:///SOCKET[:/PATH], \
+                credentials not here but in HEADERS"
+                .to_owned(),
+            Kind::Headers => "name=value,… percent-encoded".to_owned(),
+            Kind::Word(words) => words.join(", "),
         }
     }
 
@@ -208,6 +231,10 @@ impl Data {
             Data::Propagators(list) => {
                 Some(list.iter().map(|one| one.name()).collect::<Vec<_>>().join(","))
             }
+            Data::Headers(list) if list.is_empty() => None,
+            Data::Headers(list) => Some(
+                list.iter().map(|(name, _)| format!("{name}=***")).collect::<Vec<_>>().join(","),
+            ),
             Data::Attributes(list) => Some(
                 list.iter()
                     .map(|(key, value)| {
@@ -257,7 +284,7 @@ pub(super) fn human_bytes(bytes: i64) -> String {
 /// Seconds with up to nine decimals, or OpenTelemetry's whole milliseconds.
 fn duration(text: &str, dialect: Dialect) -> Result<Duration, String> {
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if dialect == Dialect::OpenTelemetry {
+    if dialect != Dialect::Own {
         let refused = || "is not a whole number of milliseconds".to_owned();
         return if digits(text) { text.parse().ok() } else { None }
             .map(Duration::from_millis)
@@ -290,7 +317,7 @@ fn switch(text: &str, dialect: Dialect) -> Result<Parsed, String> {
         (Dialect::Own, "1" | "yes" | "on") => Ok(Data::Switch(true).into()),
         (Dialect::Own, "0" | "no" | "off") => Ok(Data::Switch(false).into()),
         (Dialect::Own, _) => Err("is neither true nor false".to_owned()),
-        (Dialect::OpenTelemetry, _) => Ok(Parsed {
+        (Dialect::OpenTelemetry | Dialect::OpenTelemetryBase, _) => Ok(Parsed {
             data: Data::Switch(false),
             remark: Some("means false, because OpenTelemetry knows only true as true".to_owned()),
         }),
@@ -367,6 +394,79 @@ fn check_attributes(list: &[(String, String)]) -> Result<(), String> {
     let bytes: usize = list.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > VALUE_BYTES_MAX {
         return Err(format!("is longer than {VALUE_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+/// A URL with what OTLP says about paths: of a name for all signals, `v1/traces` is appended to the path; ours
+/// gets it where there is no path at all; OpenTelemetry's name for traces is taken as it is.
+fn endpoint(text: &str, dialect: Dialect) -> Result<String, String> {
+    const PATH: &str = "v1/traces";
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("has a space or a control character in it".to_owned());
+    }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err("has no http://, https:// or unix:// in front".to_owned());
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if scheme == "unix" {
+        let (socket, path) = rest.split_once(':').unwrap_or((rest, ""));
+        if !socket.starts_with('/') || socket.len() < 2 {
+            return Err("has no absolute path of a socket behind unix://".to_owned());
+        }
+        if !path.is_empty() && !path.starts_with('/') {
+            return Err("has a path behind the socket that does not begin with /".to_owned());
+        }
+        return Ok(format!("unix://{socket}:{}", with_path(path, PATH, dialect)));
+    }
+    if scheme != "http" && scheme != "https" {
+        return Err("is neither http, https nor unix".to_owned());
+    }
+    if rest.contains('#') {
+        return Err("has a fragment (#)".to_owned());
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at(end);
+    if authority.contains('@') {
+        return Err("has credentials in it".to_owned());
+    }
+    let (host, port) = match authority.rfind(':') {
+        Some(at) if !authority[at..].contains(']') => (&authority[..at], &authority[at + 1..]),
+        _ => (authority, "1"),
+    };
+    if host.is_empty() {
+        return Err("names no host".to_owned());
+    }
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err("has no valid port".to_owned());
+    }
+    let (path, query) = after.split_at(after.find('?').unwrap_or(after.len()));
+    Ok(format!("{scheme}://{authority}{}{query}", with_path(path, PATH, dialect)))
+}
+
+fn with_path(path: &str, add: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::OpenTelemetryBase => format!("{}/{add}", path.trim_end_matches('/')),
+        Dialect::Own if path.is_empty() || path == "/" => format!("/{add}"),
+        _ if path.is_empty() => "/".to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// Names are tokens of HTTP, values have no control characters.
+fn check_headers(list: &[(String, String)]) -> Result<(), String> {
+    check_attributes(list)?;
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    for (name, value) in list {
+        if !name.bytes().all(token) {
+            return Err("has a header whose name is none".to_owned());
+        }
+        if value.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+            return Err(format!("has a control character in the value of {name}"));
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 
 use super::choice::Preset;
 use super::parse::{Data, Dialect, Kind, Parsed};
+use super::problem::quote;
 use super::{SamplerSetting, Settings};
 
 /// One setting.
@@ -63,7 +64,11 @@ impl Row {
     pub(super) fn names(&self) -> impl Iterator<Item = Name> {
         let own = [self.name(), format!("{RAAF_PREFIX}{}", self.suffix)];
         let own = own.into_iter().map(|text| Name { text: text.into(), dialect: Dialect::Own });
-        let otel = self.otel.iter().map(|&text| (text, Dialect::OpenTelemetry));
+        let otel = self.otel.iter().map(|&text| {
+            // The one setting whose value means something else for all signals than for traces.
+            let is_base = text == "OTEL_EXPORTER_OTLP_ENDPOINT";
+            (text, if is_base { Dialect::OpenTelemetryBase } else { Dialect::OpenTelemetry })
+        });
         let aliases = self.aliases.iter().map(|&text| (text, Dialect::Own));
         own.chain(otel.chain(aliases).map(|(text, dialect)| Name { text: text.into(), dialect }))
     }
@@ -84,9 +89,18 @@ impl Row {
         self.kind.parse(raw, dialect, sampler)
     }
 
+    /// A value as messages show it.
+    pub(super) fn quote(&self, raw: &OsStr) -> String {
+        match self.kind {
+            // It may hold a secret, or part of one.
+            Kind::Headers | Kind::Endpoint => quote("…".as_ref()),
+            _ => quote(raw),
+        }
+    }
+
     /// Whether the word `none` takes back what a lower layer says.
     pub(super) fn takes_none(&self) -> bool {
-        let has_words = matches!(self.kind, Kind::Text | Kind::SamplerArgument);
+        let has_words = matches!(self.kind, Kind::Text | Kind::SamplerArgument | Kind::Word(_));
         self.unset.is_some() && !has_words
     }
 
@@ -162,6 +176,23 @@ macro_rules! optional_integer {
     };
 }
 
+macro_rules! text {
+    ($field:ident) => {
+        Access {
+            field: stringify!($field),
+            get: |s| match s.$field.as_str() {
+                "" => Data::Nothing,
+                text => Data::Text(text.to_owned()),
+            },
+            set: |s, data| {
+                if let Data::Text(text) = data {
+                    s.$field = text;
+                }
+            },
+        }
+    };
+}
+
 macro_rules! plain {
     ($variant:ident, $field:ident) => {
         Access {
@@ -190,4 +221,4 @@ macro_rules! optional {
     };
 }
 
-pub(super) use {integer, optional, optional_integer, plain};
+pub(super) use {integer, optional, optional_integer, plain, text};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::choice::Preset;
 use super::parse::{Data, Kind};
-use super::row::{Access, ROW, Row, integer, optional, optional_integer, plain};
+use super::row::{Access, ROW, Row, integer, optional, optional_integer, plain, text};
 
 /// The row of a field.
 pub(super) fn row_index(field: &str) -> Option<usize> {
@@ -96,7 +96,7 @@ pub(super) static TABLE: &[Row] = &[
         default: "30",
         otel: &["OTEL_BSP_EXPORT_TIMEOUT"],
         presets: &[(Preset::Raaf, "30")],
-        description: "How long a sealed batch may wait for a sink; then it is dropped and counted.",
+        description: "How long a sealed batch may wait in memory for a sink; then it goes to the spool, or without DIR is dropped and counted.",
         ..ROW
     },
     Row {
@@ -160,6 +160,116 @@ pub(super) static TABLE: &[Row] = &[
         default: "false",
         description: "Whether each batch is synced to the disk before it counts as delivered.",
         live: false,
+        ..ROW
+    },
+    Row {
+        suffix: "ENDPOINT",
+        kind: Kind::Endpoint,
+        access: optional!(Text, endpoint),
+        unset: Some("nothing is sent"),
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
+        live: false,
+        description: "Where spans are sent as OTLP over HTTP; without a path, /v1/traces is added.",
+        ..ROW
+    },
+    Row {
+        suffix: "PROTOCOL",
+        kind: Kind::Word(&["http/protobuf"]),
+        access: text!(protocol),
+        default: "http/protobuf",
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
+        live: false,
+        description: "How OTLP is sent; there is one way.",
+        ..ROW
+    },
+    Row {
+        suffix: "HEADERS",
+        kind: Kind::Headers,
+        access: plain!(Headers, headers),
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
+        live: false,
+        description: "Headers of every request to ENDPOINT; their values are shown nowhere.",
+        ..ROW
+    },
+    Row {
+        suffix: "COMPRESSION",
+        kind: Kind::Word(&["none", "gzip", "zstd"]),
+        access: text!(compression),
+        default: "none",
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"],
+        presets: &[(Preset::Throughput, "gzip")],
+        live: false,
+        description: "Compression of requests; a server that refuses it is sent the next simpler one.",
+        ..ROW
+    },
+    Row {
+        suffix: "TIMEOUT",
+        kind: duration_ms(1, HOUR_MS),
+        access: plain!(Duration, timeout),
+        default: "10",
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"],
+        live: false,
+        description: "How long one request may take, connecting and its answer included.",
+        ..ROW
+    },
+    Row {
+        suffix: "CERTIFICATE",
+        kind: Kind::Path,
+        access: optional!(Path, certificate),
+        unset: Some("the system's roots"),
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"],
+        live: false,
+        description: "File with the certificates (PEM) that a server's must lead back to.",
+        ..ROW
+    },
+    Row {
+        suffix: "CLIENT_CERTIFICATE",
+        kind: Kind::Path,
+        access: optional!(Path, client_certificate),
+        unset: Some("the server gets none"),
+        otel: &[
+            "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        ],
+        live: false,
+        description: "File with our own certificate chain (PEM), for servers that ask for one.",
+        ..ROW
+    },
+    Row {
+        suffix: "CLIENT_KEY",
+        kind: Kind::Path,
+        access: optional!(Path, client_key),
+        unset: Some("the server gets none"),
+        otel: &["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
+        live: false,
+        description: "File with the private key (PEM) of CLIENT_CERTIFICATE.",
+        ..ROW
+    },
+    Row {
+        suffix: "POOL_SIZE",
+        kind: Kind::Integer { min: 1, max: 64, unit: "connections" },
+        access: integer!(pool_size),
+        default: "2",
+        live: false,
+        description: "Connections to ENDPOINT, each with one request at a time.",
+        ..ROW
+    },
+    Row {
+        suffix: "SPOOL_MAX_BYTES",
+        kind: Kind::Bytes { min: 64 << 10, max: 1 << 50 },
+        access: integer!(spool_max_bytes),
+        default: "256MiB",
+        live: false,
+        description: "What batches for ENDPOINT may take below DIR; the oldest are dropped and counted.",
+        ..ROW
+    },
+    Row {
+        suffix: "SPOOL_MAX_AGE",
+        kind: duration_ms(1000, 365 * DAY_MS),
+        access: plain!(Duration, spool_max_age),
+        default: "86400",
+        live: false,
+        description: "How long a batch for ENDPOINT is kept below DIR; then it is dropped and counted.",
         ..ROW
     },
     Row {
@@ -240,18 +350,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         suffix: "SERVICE_NAME",
         kind: Kind::Text,
-        access: Access {
-            field: "service_name",
-            get: |s| match s.service_name.as_str() {
-                "" => Data::Nothing,
-                name => Data::Text(name.to_owned()),
-            },
-            set: |s, data| {
-                if let Data::Text(name) = data {
-                    s.service_name = name;
-                }
-            },
-        },
+        access: text!(service_name),
         unset: Some("service.name in RESOURCE_ATTRIBUTES, else unknown_service:PROGRAM"),
         otel: &["OTEL_SERVICE_NAME"],
         live: false,

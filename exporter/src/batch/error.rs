@@ -37,7 +37,7 @@ impl BatchError {
         BatchError(Kind::TooLarge { what, limit })
     }
 
-    pub(super) fn context(what: &'static str, index: usize, len: usize) -> Self {
+    pub(crate) fn context(what: &'static str, index: usize, len: usize) -> Self {
         BatchError(Kind::Context { what, index, len })
     }
 

@@ -25,7 +25,7 @@ mod shape;
 mod stream;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod value;
 mod walk;
 mod well_known;
@@ -40,6 +40,8 @@ pub use self::error::BatchError;
 #[doc(hidden)]
 pub use self::frame::wrap_content;
 pub use self::header::BatchHeader;
+pub(crate) use self::stream::{put_varint, take_varint};
+pub(crate) use self::value::DEPTH_MAX as VALUE_DEPTH_MAX;
 use crate::model::{ResourceData, ScopeData, SpanBatch};
 use crate::sink::InstanceId;
 

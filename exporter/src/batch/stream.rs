@@ -39,7 +39,7 @@ pub(super) fn class(value: u64) -> u32 {
 
 /// Appends `value` in groups of seven bits, the lowest first; the high bit says that more follow.
 #[inline(always)]
-pub(super) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         to.push(value as u8 | 0x80);
         value >>= 7;
@@ -49,7 +49,7 @@ pub(super) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
 
 /// Takes a varint off the front of `from`; `None` if it is cut or longer than 64 bits.
 #[inline]
-pub(super) fn take_varint(from: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_varint(from: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = from.split_first()?;

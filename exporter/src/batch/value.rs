@@ -15,7 +15,7 @@ pub(super) const VALUE_BYTES: usize = size_of::<Value>();
 /// Bytes that a decoded entry of a map or an attribute takes, beside what it owns.
 pub(super) const ENTRY_BYTES: usize = size_of::<(String, Value)>();
 /// Levels of arrays and maps that a value may have.
-const DEPTH_MAX: u32 = 128;
+pub(crate) const DEPTH_MAX: u32 = 128;
 
 /// The type of a value, with its number in the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

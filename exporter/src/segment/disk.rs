@@ -11,23 +11,22 @@
 //!   read while it is written. So the writer takes its lock again before each write.
 //! - A fork child does not inherit them, nor does it match the table's entries, which hold the pid.
 //!
-//! The table is of atomics, not under a mutex: a child forked while another thread held one would hang.
-//!
 //! # Orderings
 //!
-//! The Acquire loads in `may_be_open` pair with the AcqRel exchange (or addition) in `register`: who sees
-//! a file that another thread made and registered sees its entry. What slips between the look and the
-//! deletion is caught by the writer, which looks at its file's name before each write.
+//! The Acquire load of `UNLISTED` in `may_be_open` pairs with the addition in `register`, as the table's
+//! do with each other (`file_table`). What slips between the look and the deletion is caught by the
+//! writer, which looks at its file's name before each write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire};
 
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::io::Errno;
 
+use super::file_table::{FileEntry, FileTable};
 use super::name::{self, SegmentPath};
 
 /// Calls on directories and names.
@@ -48,10 +47,20 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
     /// The directory's segments, the oldest first.
     fn list(&self, directory: &Path) -> io::Result<Vec<SegmentPath>>;
+    /// Names and lengths of the directory's regular files, in no order; names that are not UTF-8 are
+    /// left out.
+    fn files(&self, directory: &Path) -> io::Result<Vec<(String, u64)>>;
+    /// Opens a regular file for reading; a symbolic link is not followed.
+    fn open(&self, path: &Path) -> io::Result<File>;
+    /// Opens a regular file for reading and writing, or makes a new one for this user alone, which must
+    /// not exist; a symbolic link is not followed. It is not entered anywhere as open.
+    fn open_sidecar(&self, path: &Path, new: bool) -> io::Result<Box<dyn DiskFile>>;
 }
 
-/// Calls on a segment that is being written.
+/// Calls on a file that is being written.
 pub(crate) trait DiskFile: Send {
+    /// Reads some bytes from `offset` on; returns how many, zero at the end.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some of `bytes` at `offset`; returns how many.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts the file off.
@@ -60,6 +69,9 @@ pub(crate) trait DiskFile: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Says to other processes that the writer lives; fails with `WouldBlock` while one looks.
     fn lock(&mut self) -> io::Result<()>;
+    /// Takes the file for this process alone, as long as it has no descriptor of it closed; fails with
+    /// `WouldBlock` while another process has it, and otherwise where there are no locks.
+    fn own(&mut self) -> io::Result<()>;
     /// The file itself, wherever its name went.
     fn status(&self) -> io::Result<FileStatus>;
 }
@@ -95,7 +107,7 @@ impl Disk for OsDisk {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let metadata = file.metadata()?;
         let registered = OpenSegment::register((metadata.dev(), metadata.ino()));
-        Ok(Box::new(OsFile { file, _registered: registered }))
+        Ok(Box::new(OsFile { file, _registered: Some(registered) }))
     }
 
     fn status(&self, path: &Path) -> io::Result<FileStatus> {
@@ -121,8 +133,7 @@ impl Disk for OsDisk {
         if OpenSegment::may_be_open(id) {
             return Ok(PartRemoval::Kept);
         }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let file = OpenOptions::new().read(true).custom_flags(no_follow()).open(path)?;
         if FileStatus::from(file.metadata()?).id != id
             || fcntl_lock(&file, FlockOperation::NonBlockingLockShared).is_err()
         {
@@ -144,15 +155,57 @@ impl Disk for OsDisk {
     fn list(&self, directory: &Path) -> io::Result<Vec<SegmentPath>> {
         name::list(directory)
     }
+
+    fn files(&self, directory: &Path) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => files.push((name, metadata.len())),
+                Ok(_) => {}
+                // Renamed or deleted by its owner since the directory was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        regular(OpenOptions::new().read(true).custom_flags(no_follow()).open(path)?)
+    }
+
+    fn open_sidecar(&self, path: &Path, new: bool) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(new).mode(0o600).custom_flags(no_follow());
+        Ok(Box::new(OsFile { file: regular(options.open(path)?)?, _registered: None }))
+    }
+}
+
+/// Flags with which a symbolic link is an error and a named pipe does not block.
+fn no_follow() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
 }
 
 struct OsFile {
     file: File,
     /// Dropped after the file is closed (fields drop in order), so that it is never alive without.
-    _registered: OpenSegment,
+    _registered: Option<OpenSegment>,
 }
 
 impl DiskFile for OsFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(out, offset)
+    }
+
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.file.write_at(bytes, offset)
     }
@@ -173,6 +226,13 @@ impl DiskFile for OsFile {
         }
     }
 
+    fn own(&mut self) -> io::Result<()> {
+        match fcntl_lock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN | Errno::ACCESS) => Err(io::ErrorKind::WouldBlock.into()),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
     fn status(&self) -> io::Result<FileStatus> {
         self.file.metadata().map(FileStatus::from)
     }
@@ -184,50 +244,33 @@ impl From<fs::Metadata> for FileStatus {
     }
 }
 
-/// Segments that this process has open: the pid above a hash of device and inode; zero is free.
-///
-/// Entries of another pid are a parent's from before a fork, and free.
-static OPEN: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+/// Segments that this process has open.
+static OPEN: FileTable<64> = FileTable::new();
 
 /// Open segments that found the table full; while there is one, every `.part` counts as alive.
 static UNLISTED: AtomicU32 = AtomicU32::new(0);
 
 /// A place in the table, given back when dropped.
-struct OpenSegment(Option<(&'static AtomicU64, u64)>);
+struct OpenSegment(Option<FileEntry>);
 
 impl OpenSegment {
     fn register(id: (u64, u64)) -> Self {
-        let entry = table_entry(id);
-        for slot in &OPEN {
-            let found = slot.load(Acquire);
-            let free = found == 0 || found >> 32 != entry >> 32;
-            if free && slot.compare_exchange(found, entry, AcqRel, Acquire).is_ok() {
-                return OpenSegment(Some((slot, entry)));
-            }
+        let entry = OPEN.register(id);
+        if entry.is_none() {
+            UNLISTED.fetch_add(1, AcqRel);
         }
-        UNLISTED.fetch_add(1, AcqRel);
-        OpenSegment(None)
+        OpenSegment(entry)
     }
 
     fn may_be_open(id: (u64, u64)) -> bool {
-        let entry = table_entry(id);
-        UNLISTED.load(Acquire) != 0 || OPEN.iter().any(|slot| slot.load(Acquire) == entry)
+        UNLISTED.load(Acquire) != 0 || OPEN.holds(id)
     }
 }
 
 impl Drop for OpenSegment {
     fn drop(&mut self) {
-        match self.0 {
-            // After a fork the place may be another segment's: then it stays.
-            Some((slot, entry)) => _ = slot.compare_exchange(entry, 0, AcqRel, Acquire),
-            None => _ = UNLISTED.fetch_sub(1, AcqRel),
+        if self.0.is_none() {
+            UNLISTED.fetch_sub(1, AcqRel);
         }
     }
-}
-
-/// Two files with one hash are harmless: one more counts as alive.
-fn table_entry((device, inode): (u64, u64)) -> u64 {
-    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    // A pid is never zero, so an entry is not either.
-    u64::from(std::process::id()) << 32 | mixed >> 32
 }

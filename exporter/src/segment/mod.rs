@@ -22,6 +22,7 @@
 
 pub(crate) mod disk;
 mod error;
+pub(crate) mod file_table;
 mod format;
 mod frame;
 mod name;

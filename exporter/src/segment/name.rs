@@ -25,7 +25,7 @@ pub struct SegmentName {
 
 impl SegmentName {
     /// The name of a segment that was created at `created_unix_nano`, while it is written.
-    pub(super) fn new(created_unix_nano: u64, instance: InstanceId, number: u64) -> Self {
+    pub(crate) fn new(created_unix_nano: u64, instance: InstanceId, number: u64) -> Self {
         let time = UtcTime::from_unix_nano(created_unix_nano);
         SegmentName { stem: format!("{time}-{instance}-{number:08}"), closed: false }
     }
@@ -59,8 +59,13 @@ impl SegmentName {
     }
 
     /// The same segment's name once it is closed.
-    pub(super) fn to_closed(&self) -> Self {
+    pub(crate) fn to_closed(&self) -> Self {
         SegmentName { stem: self.stem.clone(), closed: true }
+    }
+
+    /// The same segment's name while it is written.
+    pub(crate) fn to_part(&self) -> Self {
+        SegmentName { stem: self.stem.clone(), closed: false }
     }
 }
 

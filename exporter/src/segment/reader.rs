@@ -102,6 +102,15 @@ impl SegmentReader<'static> {
             .map_err(|error| SegmentError::io("cannot open the file", &error).in_file(path))?;
         Self::new(Source::File(file), len, Some(path.to_owned()))
     }
+
+    /// Reads a file that is open, whose path is for messages only.
+    pub(crate) fn from_file(file: File, path: &Path) -> Result<Self, SegmentError> {
+        let len = file
+            .metadata()
+            .map(|metadata| metadata.len())
+            .map_err(|error| SegmentError::io("cannot look at the file", &error).in_file(path))?;
+        Self::new(Source::File(file), len, Some(path.to_owned()))
+    }
 }
 
 impl<'a> SegmentReader<'a> {
@@ -143,6 +152,22 @@ impl<'a> SegmentReader<'a> {
     /// How the segment ends; `None` until [`next_batch`](Self::next_batch) has returned `None`.
     pub fn end(&self) -> Option<&SegmentEnd> {
         self.end.as_ref()
+    }
+
+    /// What the index says about all batches, without reading them; `None` if there is no whole index
+    /// that names all that stands before it.
+    pub(crate) fn index_entries(&self) -> Option<Vec<IndexEntry>> {
+        let index = self.index.as_ref()?;
+        let mut entries = &index.frame[index.entries.clone()];
+        let mut cursor = IndexCursor::new(HEADER_BYTES as u64);
+        let mut found = Vec::new();
+        while cursor.read() < index.trailer.count {
+            found.push(cursor.next(&mut entries)?);
+        }
+        let end = found
+            .last()
+            .map_or(HEADER_BYTES as u64, |last: &IndexEntry| last.offset + u64::from(last.length));
+        (entries.is_empty() && end == index.trailer.index_offset).then_some(found)
     }
 
     /// The next batch, or `None` at the end, which [`end`](Self::end) tells about.

@@ -1,5 +1,6 @@
 //! What the unit tests of segments and of the file sink share.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -141,6 +142,22 @@ impl Disk for FaultyDisk {
         self.call("list")?;
         OsDisk.list(directory)
     }
+
+    fn files(&self, directory: &Path) -> io::Result<Vec<(String, u64)>> {
+        self.call("files")?;
+        OsDisk.files(directory)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        self.call("open")?;
+        OsDisk.open(path)
+    }
+
+    fn open_sidecar(&self, path: &Path, new: bool) -> io::Result<Box<dyn DiskFile>> {
+        self.call("open_sidecar")?;
+        let file = OsDisk.open_sidecar(path, new)?;
+        Ok(Box::new(FaultyFile { disk: self.clone(), file }))
+    }
 }
 
 struct FaultyFile {
@@ -149,6 +166,11 @@ struct FaultyFile {
 }
 
 impl DiskFile for FaultyFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.call("read_at")?;
+        self.file.read_at(out, offset)
+    }
+
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let result = self.disk.call("write_at");
         let write = self.disk.faults.lock().unwrap().write;
@@ -178,6 +200,11 @@ impl DiskFile for FaultyFile {
     fn lock(&mut self) -> io::Result<()> {
         self.disk.call("lock")?;
         self.file.lock()
+    }
+
+    fn own(&mut self) -> io::Result<()> {
+        self.disk.call("own")?;
+        self.file.own()
     }
 
     fn status(&self) -> io::Result<FileStatus> {

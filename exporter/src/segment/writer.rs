@@ -256,6 +256,11 @@ impl SegmentWriter {
         self.index.count()
     }
 
+    /// Where its last batch ends, in bytes from the start of the file.
+    pub(crate) fn batches_end(&self) -> u64 {
+        self.batches_end
+    }
+
     /// Its length if it were closed now, in bytes.
     pub fn closed_bytes(&self) -> u64 {
         self.batches_end + self.index.frame_bytes() as u64

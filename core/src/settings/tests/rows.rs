@@ -22,7 +22,7 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
         Kind::Bytes { .. } => [same("16777216"), ("33554432".to_owned(), "32 MiB".to_owned())],
         Kind::Duration { .. } => match dialect {
             Dialect::Own => [same("7.25"), same("8")],
-            Dialect::OpenTelemetry => {
+            Dialect::OpenTelemetry | Dialect::OpenTelemetryBase => {
                 [("7.25".to_owned(), "7250".to_owned()), ("8".to_owned(), "8000".to_owned())]
             }
         },
@@ -35,6 +35,22 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
         Kind::SamplerArgument => [same("0.25"), same("0.75")],
         Kind::Propagators => [same("baggage"), same("tracecontext")],
         Kind::Attributes => [same("a=1"), same("b=2,c=3")],
+        Kind::Endpoint => {
+            let url = |given: &str, whole: &str| (format!("http://h/{whole}"), given.to_owned());
+            match dialect {
+                Dialect::Own => [url("http://h", "v1/traces"), url("HTTP://h/x", "x")],
+                Dialect::OpenTelemetry => [url("http://h", ""), url("http://h/x", "x")],
+                Dialect::OpenTelemetryBase => {
+                    [url("http://h", "v1/traces"), url("http://h/x/", "x/v1/traces")]
+                }
+            }
+        }
+        Kind::Headers => [
+            ("a=***".to_owned(), "a=secret%20one".to_owned()),
+            ("b=***,c=***".to_owned(), "b=secret,c=other".to_owned()),
+        ],
+        // With one word there are no two different values.
+        Kind::Word(words) => [same(words[0]), same(words[words.len() - 1])],
     }
 }
 
@@ -62,11 +78,9 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         (Kind::Duration { .. }, Dialect::Own) => {
             &["soon", ".", "-1", "0", "0.0000000001", "1e3", "inf", "9999999999", "1 s"]
         }
-        (Kind::Duration { .. }, Dialect::OpenTelemetry) => {
-            &["soon", "1.5", "-1", "+1", "0", "9999999999999"]
-        }
+        (Kind::Duration { .. }, _) => &["soon", "1.5", "-1", "+1", "0", "9999999999999"],
         (Kind::Switch, Dialect::Own) => &["maybe", "2"],
-        (Kind::Switch, Dialect::OpenTelemetry) => &[],
+        (Kind::Switch, _) => &[],
         (Kind::Text, _) => return vec!["x".repeat(4097)],
         (Kind::Path, _) => return vec!["x".repeat((64 << 10) + 1)],
         (Kind::Level, _) => &["loud"],
@@ -75,6 +89,21 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         (Kind::SamplerArgument, _) => &["2", "-0.1", "NaN", "half"],
         (Kind::Propagators, _) => &["pigeon", "none,pigeon"],
         (Kind::Attributes, _) => &["a", "a=%zz", "a=%f", "=1", "a=%ff"],
+        (Kind::Endpoint, _) => &[
+            "collector:4318",
+            "ftp://h",
+            "http://",
+            "http://:4318",
+            "http://h:port",
+            "http://h:0",
+            "http://user:pass@h",
+            "http://h/#x",
+            "http://a b",
+            "unix://relative",
+            "unix:///socket:path",
+        ],
+        (Kind::Headers, _) => &["a", "a=%zz", "=1", "a%20b=1", "a=%0A"],
+        (Kind::Word(_), _) => &["grpc", "gzip, zstd"],
     };
     texts.iter().map(|&text| text.to_owned()).collect()
 }
@@ -211,8 +240,9 @@ fn a_variable_that_is_not_utf_8_is_refused_except_for_paths() {
     let raw = std::ffi::OsString::from_vec(b"/x\xff".to_vec());
     for row in TABLE {
         let settings = builder().build_from(&|name| (name == row.name()).then(|| raw.clone()));
-        if row.access.field == "dir" {
-            assert_eq!(settings.dir.as_deref(), Some(raw.as_ref()));
+        if let Kind::Path = row.kind {
+            let Data::Path(path) = (row.access.get)(&settings) else { panic!("{}", row.suffix) };
+            assert_eq!(path, std::path::Path::new(&raw));
         } else {
             assert_eq!(settings.problems().len(), 1, "{}", row.suffix);
             assert_ne!(settings.source(row.access.field), Some(&Source::Variable(row.name())));
@@ -226,8 +256,21 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         .preset(Preset::Raaf)
         .retry_attempts(3)
         .dir("/var/spans")
+        .endpoint("http://h")
+        .certificate("a.pem")
+        .client_certificate("b.pem")
+        .client_key("c.pem")
         .attribute_value_length_limit(10);
-    let fields = ["preset", "retry_attempts", "dir", "attribute_value_length_limit"];
+    let fields = [
+        "preset",
+        "retry_attempts",
+        "dir",
+        "endpoint",
+        "certificate",
+        "client_certificate",
+        "client_key",
+        "attribute_value_length_limit",
+    ];
     for field in fields {
         let name = format!("SPANRING_{}", field.to_uppercase());
         let settings = with_variables(code.clone(), &[(&name, "none")]);
@@ -254,6 +297,17 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("segment_max_bytes", "4096", |b| b.segment_max_bytes(4096)),
     ("segment_max_age", "60", |b| b.segment_max_age(Duration::from_secs(60))),
     ("fsync", "true", |b| b.fsync(true)),
+    ("endpoint", "https://h:1/v1/traces", |b| b.endpoint("https://h:1")),
+    ("protocol", "http/protobuf", |b| b.protocol("http/protobuf")),
+    ("headers", "api-key=***", |b| b.headers([("api-key", "secret")])),
+    ("compression", "zstd", |b| b.compression("zstd")),
+    ("timeout", "3", |b| b.timeout(Duration::from_secs(3))),
+    ("certificate", "ca.pem", |b| b.certificate("ca.pem")),
+    ("client_certificate", "own.pem", |b| b.client_certificate("own.pem")),
+    ("client_key", "own.key", |b| b.client_key("own.key")),
+    ("pool_size", "5", |b| b.pool_size(5)),
+    ("spool_max_bytes", "65536", |b| b.spool_max_bytes(64 << 10)),
+    ("spool_max_age", "1", |b| b.spool_max_age(Duration::from_secs(1))),
     ("compression_level", "19", |b| b.compression_level(19)),
     ("sampler", "parentbased_rate_limit", |b| {
         b.sampler(SamplerSetting { parent_based: true, root: RootSampler::RateLimit(2.5) })
@@ -307,6 +361,9 @@ fn a_value_out_of_range_in_code_is_reported_and_the_lower_layer_decides() {
         ("flush_interval", |b| b.flush_interval(Duration::MAX)),
         ("max_batch_wait", |b| b.max_batch_wait(Duration::ZERO)),
         ("dir", |b| b.dir("")),
+        ("endpoint", |b| b.endpoint("collector:4318")),
+        ("headers", |b| b.headers([("api key", "secret")])),
+        ("compression", |b| b.compression("lz4")),
         ("compression_level", |b| b.compression_level(20)),
         ("service_name", |b| b.service_name("x".repeat(5000))),
         ("resource_attributes", |b| b.resource_attributes([("", "x")])),

@@ -306,3 +306,18 @@ fn building_reads_the_process_s_environment_unless_told_to_ignore_it() {
     assert!(output.status.success(), "{stdout}{stderr}");
     assert!(stdout.contains("the child has checked"), "{stdout}{stderr}");
 }
+
+#[test]
+fn no_secret_of_a_header_is_shown_anywhere() {
+    let secret = "Bearer sesame";
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sesame"),
+        ("SPANRING_HEADERS", "sesame"),
+    ];
+    let builder = SettingsBuilder::new().headers([("x-key", secret), ("bad name", secret)]);
+    let settings = with_variables(builder.clone(), &variables);
+    assert_eq!(settings.headers[0].1, secret);
+    let shown = format!("{settings:?} {builder:?} {:?}", settings.explain());
+    assert!(!shown.contains("sesame"), "{shown}");
+    assert_eq!(settings.problems().len(), 1);
+}

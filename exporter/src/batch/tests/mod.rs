@@ -3,7 +3,7 @@
 
 mod cases;
 mod damage;
-mod oracle;
+pub(crate) mod oracle;
 
 use proptest::prelude::*;
 use spanring::Value;

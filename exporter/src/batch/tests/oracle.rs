@@ -10,7 +10,7 @@ use super::super::*;
 use crate::model::{EventData, LinkData, SpanData};
 
 /// Times in the tests' records are wall-clock times already; ticks count in units of 7 ns.
-pub(super) struct TestClock;
+pub(crate) struct TestClock;
 
 const TICK: u64 = 7;
 
@@ -26,7 +26,7 @@ impl TickClock for TestClock {
 
 /// How a test's span gets its parent and trace.
 #[derive(Clone, Debug)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// A root; of its own trace, or of one with another counter or a raw ID.
     Root(Trace),
     /// A child of another span of the test, in that one's trace.
@@ -38,15 +38,15 @@ pub(super) enum Origin {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Trace {
+pub(crate) enum Trace {
     Own,
     Counter(u64),
     Raw(u128),
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct TestSpan {
-    pub(super) data: SpanData,
+pub(crate) struct TestSpan {
+    pub(crate) data: SpanData,
     origin: Origin,
     /// The counter, or the raw ID.
     id: u64,
@@ -56,13 +56,13 @@ pub(super) struct TestSpan {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct LinkWordsOwned {
+pub(crate) struct LinkWordsOwned {
     trace: Trace,
     span: u64,
     span_raw: bool,
 }
 
-pub(super) fn keys() -> IdKeys {
+pub(crate) fn keys() -> IdKeys {
     IdKeys::from_seed([0x0123_4567_89ab_cdef, 42])
 }
 
@@ -160,7 +160,7 @@ fn link() -> impl Strategy<Value = (LinkData, LinkWordsOwned)> {
     )
 }
 
-pub(super) fn span() -> impl Strategy<Value = TestSpan> {
+pub(crate) fn span() -> impl Strategy<Value = TestSpan> {
     let head = ("[p-s]{1,2}", 0u8..6, 0u8..3, prop_oneof![9 => Just(1u8), 1 => any::<u8>()]);
     let texts = (prop_oneof![4 => Just(String::new()), 1 => "[a-z ]{1,9}"], "(|a=1|b=2,c=3)");
     let extra = (
@@ -200,7 +200,7 @@ pub(super) fn span() -> impl Strategy<Value = TestSpan> {
 }
 
 /// Spans in the order of records, with IDs, parents and traces filled in.
-pub(super) fn spans(
+pub(crate) fn spans(
     len: impl Into<proptest::collection::SizeRange>,
 ) -> impl Strategy<Value = Vec<TestSpan>> {
     (proptest::collection::vec(span(), len), any::<bool>(), any::<bool>()).prop_map(
@@ -274,7 +274,7 @@ fn fill(attributes: &mut Attributes<'_>, from: &[(String, Value)]) {
     }
 }
 
-pub(super) fn records(spans: &[TestSpan]) -> Records {
+pub(crate) fn records(spans: &[TestSpan]) -> Records {
     let mut records = Records::new();
     for (at, span) in spans.iter().enumerate() {
         let data = &span.data;
@@ -351,7 +351,7 @@ pub(super) fn records(spans: &[TestSpan]) -> Records {
     records
 }
 
-pub(super) fn resources() -> Vec<ResourceData> {
+pub(crate) fn resources() -> Vec<ResourceData> {
     (0..2)
         .map(|n| ResourceData {
             attributes: vec![
@@ -367,7 +367,7 @@ pub(super) fn resources() -> Vec<ResourceData> {
         .collect()
 }
 
-pub(super) fn scopes() -> Vec<ScopeData> {
+pub(crate) fn scopes() -> Vec<ScopeData> {
     (0..3)
         .map(|n| ScopeData {
             resource: n % 2,
@@ -380,7 +380,7 @@ pub(super) fn scopes() -> Vec<ScopeData> {
         .collect()
 }
 
-pub(super) fn context<'a>(
+pub(crate) fn context<'a>(
     keys: &'a IdKeys,
     resources: &'a [ResourceData],
     scopes: &'a [ScopeData],
@@ -400,16 +400,16 @@ pub(super) fn context<'a>(
     }
 }
 
-pub(super) fn encode_with(encoder: &mut Encoder, records: &Records) -> Result<Encoded, BatchError> {
+pub(crate) fn encode_with(encoder: &mut Encoder, records: &Records) -> Result<Encoded, BatchError> {
     encoder.encode(records, &context(&keys(), &resources(), &scopes()))
 }
 
-pub(super) fn encode(records: &Records) -> Encoded {
+pub(crate) fn encode(records: &Records) -> Encoded {
     encode_with(&mut Encoder::new().unwrap(), records).unwrap()
 }
 
 /// Scopes are renumbered by first use, so spans are compared with their scope's and resource's data.
-pub(super) fn assert_same(decoded: &DecodedBatch, expected: &[TestSpan]) {
+pub(crate) fn assert_same(decoded: &DecodedBatch, expected: &[TestSpan]) {
     assert_eq!(decoded.batch.spans.len(), expected.len());
     for (found, expected) in decoded.batch.spans.iter().zip(expected) {
         let found_scope = &decoded.batch.scopes[found.scope];

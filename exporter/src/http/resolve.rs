@@ -1,0 +1,150 @@
+//! Names to addresses, without ever waiting.
+//!
+//! A look-up runs on a thread that ends with it; at most one such thread exists for a client, so a
+//! resolver that hangs costs one thread, not one a request. What it found is kept, and looked up
+//! again when a new connection is needed after [`AGE_MAX`], or after all addresses failed. If that
+//! look-up fails, the addresses known before are used.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::{HttpError, HttpErrorKind};
+use crate::thread;
+
+/// How long addresses are used without asking again.
+const AGE_MAX: Duration = Duration::from_secs(60);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// Looks a host and port up; blocks as long as it likes.
+pub(crate) type LookUp = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+
+/// What a name stands for, in the order in which to try; cheap to keep for a fork child.
+pub(crate) type Addresses = Arc<[SocketAddr]>;
+
+/// The system's resolver.
+pub(crate) fn system_look_up() -> LookUp {
+    Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+pub(super) enum Resolved {
+    Known(Addresses),
+    /// Ask [`Resolver::poll`] after the waker was called.
+    Pending,
+    Failed(HttpError),
+}
+
+type Outcome = io::Result<Vec<SocketAddr>>;
+
+pub(super) struct Resolver {
+    host: String,
+    port: u16,
+    look_up: LookUp,
+    waker: Arc<mio::Waker>,
+    known: Option<Addresses>,
+    /// When `known` was looked up; none for addresses that were given, until they are first used.
+    known_at: Option<Instant>,
+    /// Whether `known` may be used only if a new look-up fails.
+    stale: bool,
+    running: Option<Arc<Mutex<Option<Outcome>>>>,
+}
+
+impl Resolver {
+    pub(super) fn new(
+        host: String,
+        port: u16,
+        look_up: LookUp,
+        waker: Arc<mio::Waker>,
+        known: Option<Addresses>,
+    ) -> Self {
+        let known = known.filter(|addresses| !addresses.is_empty());
+        Resolver { host, port, look_up, waker, known, known_at: None, stale: false, running: None }
+    }
+
+    pub(super) fn known(&self) -> Option<&Addresses> {
+        self.known.as_ref()
+    }
+
+    /// All addresses failed: the next connection asks again.
+    pub(super) fn mark_stale(&mut self) {
+        self.stale = true;
+    }
+
+    pub(super) fn resolve(&mut self, now: Instant) -> Resolved {
+        if let Some(known) = &self.known
+            && !self.stale
+            && now.saturating_duration_since(*self.known_at.get_or_insert(now)) < AGE_MAX
+        {
+            return Resolved::Known(known.clone());
+        }
+        if self.running.is_some() {
+            return Resolved::Pending;
+        }
+        let cell = Arc::new(Mutex::new(None));
+        let body = {
+            let (cell, look_up, waker) = (cell.clone(), self.look_up.clone(), self.waker.clone());
+            let (host, port) = (self.host.clone(), self.port);
+            move || {
+                let found = catch_unwind(AssertUnwindSafe(|| look_up(&host, port)));
+                let found =
+                    found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
+                *cell.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                // If this fails, the deadline of the request that waits is what calls.
+                let _ = waker.wake();
+            }
+        };
+        match thread::spawn(body) {
+            Ok(()) => {
+                self.running = Some(cell);
+                Resolved::Pending
+            }
+            Err(error) => self.settle(Err(error), now),
+        }
+    }
+
+    /// What a look-up that has ended since the last call found.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Resolved> {
+        let cell = self.running.as_ref()?;
+        let found = cell.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.running = None;
+        Some(self.settle(found, now))
+    }
+
+    fn settle(&mut self, found: Outcome, now: Instant) -> Resolved {
+        let what = match found {
+            Ok(addresses) if !addresses.is_empty() => {
+                let addresses = alternate(&addresses);
+                self.known = Some(addresses.clone());
+                self.known_at = Some(now);
+                self.stale = false;
+                return Resolved::Known(addresses);
+            }
+            Ok(_) => "it has no address".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if let Some(known) = &self.known {
+            return Resolved::Known(known.clone());
+        }
+        Resolved::Failed(HttpError::new(
+            HttpErrorKind::Resolve,
+            format!(
+                "the host {:?} could not be looked up: {what}; check the name and the DNS settings",
+                self.host
+            ),
+        ))
+    }
+}
+
+/// IPv6 and IPv4 in turn, beginning with what the resolver put first: a broken family then costs
+/// one attempt, not all of its addresses.
+fn alternate(addresses: &[SocketAddr]) -> Addresses {
+    let first_is_v6 = addresses[0].is_ipv6();
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.iter().copied().partition(|address| address.is_ipv6() == first_is_v6);
+    let longest = first.len().max(second.len());
+    let turns = (0..longest).flat_map(|index| [first.get(index), second.get(index)]);
+    turns.flatten().copied().take(ADDRESSES_MAX).collect()
+}

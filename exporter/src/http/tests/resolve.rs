@@ -1,0 +1,124 @@
+//! Look-ups, with resolvers that fail, hang and change.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::*;
+
+#[test]
+fn the_system_knows_localhost() {
+    let found = system_look_up()("localhost", 4318).unwrap();
+    assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 4318));
+    assert!(!found.is_empty());
+}
+
+#[test]
+fn an_unknown_name_fails_and_says_what_to_check() {
+    for answer in [Err("no such host"), Ok(Vec::new())] {
+        let mut options = options("http://no-such-host.test/");
+        options.look_up = Arc::new(move |_, _| answer.clone().map_err(io::Error::other));
+        let error = Loop::new(options).post_fails(HttpErrorKind::Resolve, "check the name");
+        assert!(!error.may_have_been_processed());
+        assert!(error.to_string().contains("no-such-host.test"), "{error}");
+    }
+}
+
+#[test]
+fn a_resolver_that_panics_fails_the_request() {
+    let mut options = options("http://host.test/");
+    let look_up: LookUp = Arc::new(|_, _| panic!("on purpose"));
+    options.look_up = look_up;
+    Loop::new(options).post_fails(HttpErrorKind::Resolve, "panicked");
+}
+
+#[test]
+fn a_look_up_is_used_for_many_connections_and_repeated_when_it_is_old() {
+    let server = Server::start(|listener| {
+        for _ in 0..4 {
+            let mut socket = listener.accept().unwrap().0;
+            read_request(&mut socket).unwrap();
+            socket.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+        }
+    });
+    let (address, count) = (server.address, Arc::new(AtomicUsize::new(0)));
+    let mut options = options("http://host.test/");
+    let counter = count.clone();
+    options.look_up = Arc::new(move |host, port| {
+        assert_eq!((host, port), ("host.test", 80));
+        // Only the first works: later ones leave what is known.
+        match counter.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(vec![address]),
+            _ => Err(io::Error::other("down")),
+        }
+    });
+    let mut client = Loop::new(options);
+    for _ in 0..3 {
+        client.post("").unwrap();
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    client.pass(Duration::from_secs(61));
+    client.post("").unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    server.join();
+}
+
+#[test]
+fn a_look_up_is_repeated_after_all_addresses_failed() {
+    let server = Server::answering(OK);
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (address, count) = (server.address, AtomicUsize::new(0));
+    let mut options = options("http://host.test/");
+    options.look_up = Arc::new(move |_, _| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Ok(vec![dead, dead]),
+        _ => Ok(vec![address]),
+    });
+    let mut client = Loop::new(options);
+    client.post_fails(HttpErrorKind::Connect, "1 other");
+    assert_eq!(client.post("").unwrap().status, 200);
+    server.join();
+}
+
+#[test]
+fn known_addresses_need_no_look_up() {
+    let server = Server::answering(OK);
+    let mut options = options("http://host.test/");
+    options.look_up = Arc::new(|_, _| panic!("not needed"));
+    options.addresses = Some(Addresses::from([server.address]));
+    let mut client = Loop::new(options);
+    assert_eq!(client.post("").unwrap().status, 200);
+    assert_eq!(client.client.addresses().as_deref(), Some(&[server.address][..]));
+    server.join();
+}
+
+#[test]
+fn a_look_up_that_hangs_costs_the_timeout_and_one_thread() {
+    let server = Server::answering(OK);
+    let (started, starts) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let (address, may_go) = (server.address, std::sync::Mutex::new(may_go));
+    let mut options = options("http://host.test/");
+    options.look_up = Arc::new(move |_, _| {
+        started.send(()).unwrap();
+        may_go.lock().unwrap().recv().unwrap();
+        Ok(vec![address])
+    });
+    let mut client = Loop::new(options);
+    for _ in 0..3 {
+        client.submit(1, "");
+        client.submit(2, "");
+        client.pass(Duration::from_secs(11));
+        for _ in 0..2 {
+            let error = client.client.finished().unwrap().1.unwrap_err();
+            assert_eq!(error.kind(), HttpErrorKind::Resolve, "{error}");
+            assert!(error.to_string().contains("did not end"), "{error}");
+        }
+    }
+    starts.recv().unwrap();
+    // The next request waits for the same look-up, which now ends.
+    client.submit(3, "");
+    go.send(()).unwrap();
+    assert_eq!(client.next().1.unwrap().status, 200);
+    assert!(starts.try_recv().is_err(), "a second look-up was started");
+    server.join();
+}
