@@ -212,6 +212,7 @@ impl OtlpSink {
                 client_certificate: options.client_certificate.clone(),
                 client_key: options.client_key.clone(),
             },
+            share_addresses: true,
             proxy: ProxySettings::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::new(endpoint)
         };
@@ -449,7 +450,9 @@ impl Sender for OtlpSink {
 
 /// What a receiver that took a request says about it.
 fn accepted(answer: &Response) -> Outcome {
-    let partial = if is_json(answer) {
+    let partial = if answer.truncated {
+        Default::default()
+    } else if is_json(answer) {
         // Some answer protobuf with JSON.
         json_partial_success(&answer.body)
     } else {

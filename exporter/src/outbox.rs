@@ -152,7 +152,7 @@ impl Outbox {
         if self.unusable.is_some() && self.spool.is_none() {
             return self.count_drop(u64::from(spans), SinkDrop::Refused);
         }
-        let place = self.to_spool(batch, now);
+        let place = self.keep_on_disk(batch, now);
         let bytes = batch.frame.len() + body.as_ref().map_or(0, Bytes::len);
         let reserved = self.engine.and_then(|engine| Reserved::new(engine, bytes));
         if reserved.is_none() {
@@ -210,7 +210,7 @@ impl Outbox {
         self.queue.len() + self.under_way.len()
     }
 
-    fn to_spool(&mut self, batch: &SealedBatch, now: Instant) -> Option<Place> {
+    fn keep_on_disk(&mut self, batch: &SealedBatch, now: Instant) -> Option<Place> {
         let result = self.spool.as_mut()?.append(batch, now);
         self.spool_result(result)
     }

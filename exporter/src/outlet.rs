@@ -19,7 +19,7 @@ const TOKENS: usize = 1 << 16;
 /// A sink as the application gives it.
 pub(crate) enum Source {
     Sink(Box<dyn Sink>),
-    Sender(Courier),
+    Sender(Box<Courier>),
 }
 
 /// A sink with its queue and counts.
@@ -38,7 +38,7 @@ impl Outlet {
     pub(crate) fn new(source: Source, number: usize, engine: &'static Engine) -> Self {
         let kind = match source {
             Source::Sink(sink) => Kind::Sink(Box::new(Delivery::new(sink))),
-            Source::Sender(courier) => Kind::Sender(Box::new(Outbox::new(Some(engine), courier))),
+            Source::Sender(courier) => Kind::Sender(Box::new(Outbox::new(Some(engine), *courier))),
         };
         Outlet { number, kind }
     }

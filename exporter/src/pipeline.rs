@@ -542,7 +542,7 @@ fn courier(options: OtlpOptions, settings: &Settings) -> Result<Source, StartErr
             Some(Spool::open(options).map_err(StartError::Directory)?)
         }
     };
-    Ok(Source::Sender(Courier { sender: Box::new(sender), spool }))
+    Ok(Source::Sender(Box::new(Courier { sender: Box::new(sender), spool })))
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {

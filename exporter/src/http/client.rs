@@ -4,7 +4,6 @@
 //! address. Work happens in [`Client::submit`], [`Client::ready`] and [`Client::tick`] only.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +57,9 @@ pub(crate) struct ClientOptions {
     /// How much of an answer's body is kept.
     pub(crate) response_bytes_max: usize,
     pub(crate) look_up: LookUp,
-    /// What the host, or its proxy's, is known to stand for: a fork child starts with its parent's.
+    /// Whether what names stand for is kept for the process's next client: a fork child starts with its parent's.
+    pub(crate) share_addresses: bool,
+    /// What the host, or its proxy's, is known to stand for.
     pub(crate) addresses: Option<Addresses>,
 }
 
@@ -74,6 +75,7 @@ impl ClientOptions {
             proxy: ProxySettings::default(),
             response_bytes_max: 64 << 10,
             look_up: system_look_up(),
+            share_addresses: false,
             addresses: None,
         }
     }
@@ -146,13 +148,20 @@ pub(crate) struct Client {
     tls: Option<TlsTarget>,
     /// None if the target is an address or a socket.
     resolver: Option<Resolver>,
-    /// None after [`Client::abandon`].
-    registry: Option<Arc<Registry>>,
-    descriptors: Arc<Descriptors>,
+    registry: Arc<Registry>,
+    descriptors: &'static Descriptors,
     first_token: usize,
     slots: Vec<Slot>,
     buffer: Box<[u8]>,
     finished: VecDeque<Finished>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The sockets first, which empty their places.
+        self.slots.clear();
+        self.descriptors.release();
+    }
 }
 
 impl Client {
@@ -185,6 +194,7 @@ impl Client {
                 *port,
                 options.look_up.clone(),
                 io.waker,
+                options.share_addresses,
                 options.addresses.clone(),
             )),
             Target::Address(_) | Target::Socket(_) => None,
@@ -199,8 +209,8 @@ impl Client {
             proxy,
             tls,
             resolver,
-            descriptors: Arc::new(Descriptors::new(tokens, &io.registry)),
-            registry: Some(Arc::new(io.registry)),
+            descriptors: Descriptors::claim(tokens, &io.registry),
+            registry: Arc::new(io.registry),
             first_token: io.tokens.start,
             slots: (0..options.pool_size).map(|_| slot()).collect(),
             buffer: vec![0; BUFFER_BYTES].into(),
@@ -309,29 +319,20 @@ impl Client {
     }
 
     /// Requests that are neither answered nor failed yet.
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.iter().filter(|slot| slot.work.is_some()).count()
     }
 
-    /// What the host is known to stand for, for [`ClientOptions::addresses`] of a fork child.
+    /// What the host, or its proxy's, is known to stand for.
+    #[cfg(test)]
     pub(crate) fn addresses(&self) -> Option<Addresses> {
         self.resolver.as_ref()?.known().cloned()
     }
 
-    /// The client's descriptors, for a fork child that cannot trust the client itself: the flusher may
-    /// have been at work on it when the process forked.
-    pub(crate) fn descriptors(&self) -> Arc<Descriptors> {
-        self.descriptors.clone()
-    }
-
-    /// For a fork child: closes sockets and registry by plain `close`, deregisters nothing, says no goodbye.
-    /// Nothing is in flight afterwards, and nothing can be submitted.
-    pub(crate) fn abandon(&mut self) {
-        self.descriptors.close_all();
-        // Dropping them would deregister the parent's sockets, and close numbers that others may have
-        // by then.
-        self.slots.drain(..).for_each(mem::forget);
-        mem::forget(self.registry.take());
+    #[cfg(test)]
+    pub(super) fn descriptors(&self) -> &'static Descriptors {
+        self.descriptors
     }
 
     /// Closes idle connections, with a goodbye.
@@ -372,10 +373,9 @@ impl Client {
     }
 
     fn dial(&mut self, index: usize, routes: Vec<Route>, now: Instant) {
-        let registry = self.registry.as_ref().expect("an abandoned client has no slots");
         let places = (index * PLACES..(index + 1) * PLACES).map(|index| Place {
-            registry: registry.clone(),
-            descriptors: self.descriptors.clone(),
+            registry: self.registry.clone(),
+            descriptors: self.descriptors,
             index,
             token: Token(self.first_token + index),
         });

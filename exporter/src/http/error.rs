@@ -35,6 +35,7 @@ pub(crate) enum HttpErrorKind {
 pub(crate) struct HttpError {
     kind: HttpErrorKind,
     message: String,
+    #[cfg(test)]
     answer_seen: bool,
     may_have_been_processed: bool,
 }
@@ -44,6 +45,7 @@ impl HttpError {
         HttpError {
             kind,
             message: message.into(),
+            #[cfg(test)]
             answer_seen: false,
             may_have_been_processed: false,
         }
@@ -51,7 +53,10 @@ impl HttpError {
 
     /// What the server may have of the request, and we of its answer.
     pub(super) fn after(mut self, request_sent: bool, answer_seen: bool) -> Self {
-        self.answer_seen = answer_seen;
+        #[cfg(test)]
+        {
+            self.answer_seen = answer_seen;
+        }
         self.may_have_been_processed = request_sent || answer_seen;
         self
     }
@@ -66,6 +71,7 @@ impl HttpError {
     }
 
     /// Whether a byte of an answer was received.
+    #[cfg(test)]
     pub(crate) fn answer_seen(&self) -> bool {
         self.answer_seen
     }

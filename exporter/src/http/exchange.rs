@@ -279,8 +279,8 @@ impl Exchange {
             decoded.truncate(self.kept_max);
             body = decoded;
         }
-        let (status, version) = (parts.status.as_u16(), parts.version);
-        Some((Response { status, version, headers: parts.headers, body, truncated }, reusable))
+        let status = parts.status.as_u16();
+        Some((Response { status, headers: parts.headers, body, truncated }, reusable))
     }
 
     /// Each round changes the state or uses up some of the inbox, so it ends.

@@ -37,19 +37,16 @@ mod tests;
 mod tls;
 mod transport;
 
-pub(crate) use client::{Client, ClientOptions, Finished, Io, Request, tokens_needed};
+pub(crate) use client::{Client, ClientOptions, Io, Request};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{HttpError, HttpErrorKind};
 pub(crate) use proxy::ProxySettings;
-pub(crate) use resolve::{Addresses, LookUp, system_look_up};
-pub(crate) use socket::Descriptors;
 pub(crate) use tls::TlsOptions;
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    pub(crate) version: http::Version,
     pub(crate) headers: http::HeaderMap,
     /// Decoded, if it came with gzip; no more than was asked for.
     pub(crate) body: Vec<u8>,

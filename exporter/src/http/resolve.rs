@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+
 use super::error::{HttpError, HttpErrorKind};
 use crate::thread;
 
@@ -30,6 +32,39 @@ pub(crate) fn system_look_up() -> LookUp {
     Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
+/// What hosts and ports stood for last; a fork child finds its parent's here. Not under a lock, which a lost thread
+/// may hold in a child.
+static KNOWN: ArcSwapOption<Vec<Known>> = ArcSwapOption::const_empty();
+/// Hosts that are remembered.
+const KNOWN_MAX: usize = 64;
+
+#[derive(Clone)]
+struct Known {
+    host: String,
+    port: u16,
+    addresses: Addresses,
+}
+
+/// The addresses that [`remember_addresses`] was told.
+pub(super) fn known_addresses(host: &str, port: u16) -> Option<Addresses> {
+    let known = KNOWN.load();
+    let known = known.iter().flat_map(|all| all.iter()).find(|known| known.host == host && known.port == port);
+    known.map(|known| known.addresses.clone())
+}
+
+/// Keeps the addresses for later clients of this process and of its fork children.
+fn remember_addresses(host: &str, port: u16, addresses: &Addresses) {
+    if known_addresses(host, port).is_some_and(|known| Arc::ptr_eq(&known, addresses)) {
+        return;
+    }
+    KNOWN.rcu(|known| {
+        let others = known.iter().flat_map(|all| all.iter()).filter(|known| known.host != host || known.port != port);
+        let new = Known { host: host.to_owned(), port, addresses: addresses.clone() };
+        let others = others.take(KNOWN_MAX - 1).cloned();
+        Some(Arc::new(std::iter::once(new).chain(others).collect::<Vec<_>>()))
+    });
+}
+
 pub(super) enum Resolved {
     Known(Addresses),
     /// Ask [`Resolver::poll`] after the waker was called.
@@ -44,6 +79,8 @@ pub(super) struct Resolver {
     port: u16,
     look_up: LookUp,
     waker: Arc<mio::Waker>,
+    /// Whether what is found is remembered for the process.
+    shared: bool,
     known: Option<Addresses>,
     /// When `known` was looked up; none for addresses that were given, until they are first used.
     known_at: Option<Instant>,
@@ -58,12 +95,15 @@ impl Resolver {
         port: u16,
         look_up: LookUp,
         waker: Arc<mio::Waker>,
+        shared: bool,
         known: Option<Addresses>,
     ) -> Self {
+        let known = known.or_else(|| shared.then(|| known_addresses(&host, port)).flatten());
         let known = known.filter(|addresses| !addresses.is_empty());
-        Resolver { host, port, look_up, waker, known, known_at: None, stale: false, running: None }
+        Resolver { host, port, look_up, waker, shared, known, known_at: None, stale: false, running: None }
     }
 
+    #[cfg(test)]
     pub(super) fn known(&self) -> Option<&Addresses> {
         self.known.as_ref()
     }
@@ -119,6 +159,9 @@ impl Resolver {
                 let addresses = alternate(&addresses);
                 self.known = Some(addresses.clone());
                 self.known_at = Some(now);
+                if self.shared {
+                    remember_addresses(&self.host, self.port, &addresses);
+                }
                 self.stale = false;
                 return Resolved::Known(addresses);
             }

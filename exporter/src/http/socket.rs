@@ -2,14 +2,16 @@
 //!
 //! A [`Link`] is deregistered before it is closed: the same socket may be open in a fork child still,
 //! and would report events as long. The child itself must do neither, since its copy of the poll's
-//! descriptor is its parent's poll: it only calls [`Descriptors::close_all`].
+//! descriptor is its parent's poll: it only closes.
 
 use std::io::{self, Read, Write};
+use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -18,32 +20,83 @@ const CLOSED: RawFd = -1;
 
 /// The raw descriptors of a client: one place for each of its tokens, the last for its registry.
 ///
-/// Readable at any time, from a fork child too, whatever the flusher was doing when the process
-/// forked: only atomics, and a place is emptied before its descriptor is closed. A descriptor made in
-/// that very moment may be missing; then the child keeps it open, no more.
+/// A fork child closes them in its `pthread_atfork` handler, whatever the flusher was doing when the process forked:
+/// only atomics, in memory that is never freed, and a place is emptied before its descriptor is closed. A
+/// descriptor made in that very moment may be missing; then the child keeps it open, no more.
+///
+/// # Orderings
+///
+/// A place carries nothing but itself, and a fork is no race of threads, so Relaxed is enough for it. `used` is
+/// claimed with Acquire, which pairs with the Release of its release: the new owner finds empty places. The list's
+/// head is published with Release for the fields of what is put on it.
 #[derive(Debug)]
-pub(crate) struct Descriptors(Box<[AtomicI32]>);
+pub(crate) struct Descriptors {
+    places: Box<[AtomicI32]>,
+    used: AtomicBool,
+    next: AtomicPtr<Descriptors>,
+}
+
+/// All tables there ever were, newest first. A client that is gone leaves its own to the next one of that size.
+static TABLES: AtomicPtr<Descriptors> = AtomicPtr::new(ptr::null_mut());
+static IS_CHILD_TOLD: AtomicBool = AtomicBool::new(false);
+
+fn tables() -> impl Iterator<Item = &'static Descriptors> {
+    let mut at = TABLES.load(Ordering::Acquire);
+    iter::from_fn(move || {
+        // SAFETY: null, or a table, none of which is ever freed.
+        let table = unsafe { at.as_ref() }?;
+        at = table.next.load(Ordering::Relaxed);
+        Some(table)
+    })
+}
+
+/// In a fork child: plain `close`, nothing deregistered, no goodbye on any connection. The clients that the
+/// descriptors belong to are their flusher's, whose thread this process does not have.
+extern "C" fn close_in_child() {
+    tables().for_each(Descriptors::close_all);
+}
 
 impl Descriptors {
-    pub(super) fn new(places: usize, registry: &Registry) -> Self {
-        let places = std::iter::repeat_n(CLOSED, places).chain([registry.as_raw_fd()]);
-        Descriptors(places.map(AtomicI32::new).collect())
+    /// A table with so many places for sockets, and one for the registry.
+    pub(super) fn claim(places: usize, registry: &Registry) -> &'static Self {
+        if !IS_CHILD_TOLD.swap(true, Ordering::Relaxed) {
+            // SAFETY: a handler of the right type, which calls only what is safe in a fork child.
+            unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) };
+        }
+        let claim = |table: &&Descriptors| {
+            let fits = table.places.len() == places + 1;
+            fits && !table.used.swap(true, Ordering::Acquire)
+        };
+        let table = tables().find(claim).unwrap_or_else(|| {
+            let empty = iter::repeat_with(|| AtomicI32::new(CLOSED)).take(places + 1).collect();
+            let (used, next) = (AtomicBool::new(true), AtomicPtr::new(ptr::null_mut()));
+            let table: &'static _ = Box::leak(Box::new(Descriptors { places: empty, used, next }));
+            let _ = TABLES.fetch_update(Ordering::Release, Ordering::Relaxed, |head| {
+                table.next.store(head, Ordering::Relaxed);
+                Some(ptr::from_ref(table).cast_mut())
+            });
+            table
+        });
+        table.set(places, registry.as_raw_fd());
+        table
     }
 
-    // Relaxed: the places carry nothing but themselves, and a fork is no race of threads.
+    /// Leaves the table to the next client. Its sockets are closed; the registry is about to be.
+    pub(super) fn release(&self) {
+        self.set(self.places.len() - 1, CLOSED);
+        self.used.store(false, Ordering::Release);
+    }
+
     fn set(&self, place: usize, descriptor: RawFd) {
-        self.0[place].store(descriptor, Ordering::Relaxed);
+        self.places[place].store(descriptor, Ordering::Relaxed);
     }
 
-    /// For a fork child: plain `close`, nothing deregistered, no goodbye on any connection.
-    ///
-    /// The client that the descriptors belong to must not be used or dropped in this process then.
-    pub(crate) fn close_all(&self) {
-        for place in &self.0 {
+    fn close_all(&self) {
+        for place in &self.places {
             let descriptor = place.swap(CLOSED, Ordering::Relaxed);
             if descriptor != CLOSED {
-                // SAFETY: the descriptor was the client's when the process forked; the client is not
-                // used any more, so nobody else closes it or takes it for open.
+                // SAFETY: the descriptor was the client's when the process forked; the client's flusher does not run
+                // here, so nobody else closes it or takes it for open.
                 unsafe { libc::close(descriptor) };
             }
         }
@@ -52,7 +105,7 @@ impl Descriptors {
     /// Those of sockets.
     #[cfg(test)]
     pub(super) fn open(&self) -> Vec<RawFd> {
-        let (_registry, sockets) = self.0.split_last().unwrap();
+        let (_registry, sockets) = self.places.split_last().unwrap();
         let all = sockets.iter().map(|place| place.load(Ordering::Relaxed));
         all.filter(|&descriptor| descriptor != CLOSED).collect()
     }
@@ -62,7 +115,7 @@ impl Descriptors {
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) registry: Arc<Registry>,
-    pub(super) descriptors: Arc<Descriptors>,
+    pub(super) descriptors: &'static Descriptors,
     pub(super) index: usize,
     pub(super) token: Token,
 }

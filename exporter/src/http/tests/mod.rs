@@ -124,8 +124,7 @@ impl Loop {
     }
 
     fn open_sockets(&self) -> usize {
-        let descriptors: Arc<Descriptors> = self.client.descriptors();
-        descriptors.open().len()
+        self.client.descriptors().open().len()
     }
 }
 

@@ -92,6 +92,28 @@ fn known_addresses_need_no_look_up() {
 }
 
 #[test]
+fn a_later_client_starts_with_what_an_earlier_one_found() {
+    let server = Server::answering(OK);
+    let address = server.address;
+    let mut found = options("http://shared.test/");
+    found.share_addresses = true;
+    found.look_up = Arc::new(move |_, _| Ok(vec![address]));
+    assert_eq!(Loop::new(found).post("").unwrap().status, 200);
+    server.join();
+
+    let server = Server::start(|_| ());
+    let mut known = options("http://shared.test/");
+    known.share_addresses = true;
+    known.look_up = Arc::new(|_, _| panic!("not needed"));
+    let client = Loop::new(known);
+    assert_eq!(client.client.addresses().as_deref(), Some(&[address][..]));
+    let mut alone = options("http://shared.test/");
+    alone.share_addresses = false;
+    assert_eq!(Loop::new(alone).client.addresses(), None);
+    server.join();
+}
+
+#[test]
 fn a_look_up_that_hangs_costs_the_timeout_and_one_thread() {
     let server = Server::answering(OK);
     let (started, starts) = mpsc::channel();
