@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use spanring::export::{Engine, EngineOptions};
-use spanring::{Settings, clock, span};
+use spanring::export::{Drainer, Engine, EngineOptions};
+use spanring::{Settings, clock, record::Records, span};
 use spanring_exporter::Pipeline;
+use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
 
-use super::{Run, steady};
-use crate::measure::{NullSink, Numbers, cores, median, nanos_per_tick, pin};
+use super::Run;
+use crate::measure::{NullSink, Numbers, cores, median, nanos_per_tick, pin, thread_seconds};
+use crate::workload::{self, Clock};
 
 /// Elements between two looks at the clock.
 const BURST: u64 = 64;
+const BATCH: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures; nothing with one core.
@@ -24,8 +27,7 @@ pub fn run(run: &Run) -> Numbers {
         return numbers;
     }
     let nanos_per_tick = nanos_per_tick();
-    let rate =
-        steady::rate_on_flusher_core(Engine::start(&EngineOptions::default()), steady::bare) / 2.0;
+    let rate = rate_on_flusher_core(Engine::start(&EngineOptions::default())) / 2.0;
     let interval = (BURST as f64 / rate * 1e9 / nanos_per_tick) as u64;
     numbers.set("rate M/s", rate / 1e6);
     let bursts = if run.quick { 2_000 } else { 20_000 };
@@ -115,4 +117,40 @@ fn paced(
         }
     }
     all
+}
+
+/// Bare spans a second that a thread takes from rings to frames on core 1, where the flusher is, which
+/// sleeps meanwhile.
+fn rate_on_flusher_core(engine: &'static Engine) -> f64 {
+    std::thread::scope(|scope| {
+        let measure = || {
+            assert!(pin(1), "threads can be kept on their cores");
+            flusher_rate(engine)
+        };
+        scope.spawn(measure).join().expect("it does not panic")
+    })
+}
+
+/// Bare spans a second that this thread takes from rings to frames, in processor time.
+fn flusher_rate(engine: &'static Engine) -> f64 {
+    let attached = engine.attach();
+    let (mut drainer, mut records) = (Drainer::new(engine), Records::new());
+    let mut encoder = Encoder::new().expect("there is memory");
+    let mut around = workload::bare(1);
+    around.keys = *engine.id_keys();
+    let clock = Clock::default();
+    let mut rates = Vec::new();
+    for _ in 0..21 {
+        (0..32 * BATCH).for_each(|_| drop(span!("bench.paced")));
+        let (before, mut spans) = (thread_seconds(), 0);
+        while drainer.drain(&mut records, BATCH) > 0 {
+            let context = workload::context(&around, &clock, 1, LEVEL_DEFAULT);
+            encoder.encode(&records, &context).expect("it is within all limits");
+            spans += records.len();
+            drainer.settle(&mut records, None);
+        }
+        rates.push(spans as f64 / (thread_seconds() - before));
+    }
+    drop(attached);
+    median(&mut rates)
 }

@@ -5,24 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use spanring::export::{Drainer, Engine};
-use spanring::{Settings, clock, record::Records, span};
+use spanring::{Settings, clock, span};
 use spanring_exporter::Pipeline;
-use spanring_exporter::batch::{Encoder, LEVEL_DEFAULT};
 use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 
 use super::{Run, encode};
-use crate::measure::{
-    Numbers, cores, median, nanos_per_tick, pin, process_seconds, thread_seconds,
-};
-use crate::workload::{self, Clock};
+use crate::measure::{Numbers, cores, nanos_per_tick, pin, process_seconds, thread_seconds};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BATCH: usize = 512;
 
 /// A name, what records one span, and how many millions a second a flusher must take.
-const SHAPES: [(&str, fn(usize), f64); 2] =
-    [("bare", bare, 7.0), ("4 attributes", encode::four_attributes, 3.0)];
+type Shape = (&'static str, fn(usize), f64);
+
+const SHAPES: [Shape; 2] = [("bare", bare, 7.0), ("4 attributes", encode::four_attributes, 3.0)];
 /// What a flusher's core that is stopped for tens of milliseconds needs at tens of millions of spans a second.
 const LARGE_BUDGET: usize = 1 << 20;
 
@@ -98,20 +93,8 @@ impl Load {
 }
 
 /// Records a bare span.
-pub(super) fn bare(_: usize) {
+fn bare(_: usize) {
     let _span = span!("bench.steady");
-}
-
-/// Spans of `record` a second that a thread takes from rings to frames on core 1, where the flusher is, which
-/// sleeps meanwhile.
-pub(super) fn rate_on_flusher_core(engine: &'static Engine, record: fn(usize)) -> f64 {
-    std::thread::scope(|scope| {
-        let measure = || {
-            assert!(pin(1), "threads can be kept on their cores");
-            flusher_rate(engine, record)
-        };
-        scope.spawn(measure).join().expect("it does not panic")
-    })
 }
 
 /// A sink that keeps nothing but the longest time, in ticks, between two batches. There is one every tenth of
@@ -152,30 +135,6 @@ fn pinned_pipeline(settings: Settings, stops: &Stops) -> Pipeline {
     });
     assert!(started && pin(0), "threads can be kept on their cores");
     pipeline
-}
-
-/// Spans of `record` a second that this thread takes from rings to frames, in processor time.
-fn flusher_rate(engine: &'static Engine, record: fn(usize)) -> f64 {
-    let attached = engine.attach();
-    let (mut drainer, mut records) = (Drainer::new(engine), Records::new());
-    let mut encoder = Encoder::new().expect("there is memory");
-    let mut around = workload::bare(1);
-    around.keys = *engine.id_keys();
-    let clock = Clock::default();
-    let mut rates = Vec::new();
-    for _ in 0..21 {
-        (0..32 * BATCH).for_each(record);
-        let (before, mut spans) = (thread_seconds(), 0);
-        while drainer.drain(&mut records, BATCH) > 0 {
-            let context = workload::context(&around, &clock, 1, LEVEL_DEFAULT);
-            encoder.encode(&records, &context).expect("it is within all limits");
-            spans += records.len();
-            drainer.settle(&mut records, None);
-        }
-        rates.push(spans as f64 / (thread_seconds() - before));
-    }
-    drop(attached);
-    median(&mut rates)
 }
 
 /// Records spans at a steady rate, in bursts of at most 64; returns how many. Calls `begun` after the first
