@@ -48,7 +48,10 @@ struct Known {
 /// The addresses that [`remember_addresses`] was told.
 pub(super) fn known_addresses(host: &str, port: u16) -> Option<Addresses> {
     let known = KNOWN.load();
-    let known = known.iter().flat_map(|all| all.iter()).find(|known| known.host == host && known.port == port);
+    let known = known
+        .iter()
+        .flat_map(|all| all.iter())
+        .find(|known| known.host == host && known.port == port);
     known.map(|known| known.addresses.clone())
 }
 
@@ -58,7 +61,10 @@ fn remember_addresses(host: &str, port: u16, addresses: &Addresses) {
         return;
     }
     KNOWN.rcu(|known| {
-        let others = known.iter().flat_map(|all| all.iter()).filter(|known| known.host != host || known.port != port);
+        let others = known
+            .iter()
+            .flat_map(|all| all.iter())
+            .filter(|known| known.host != host || known.port != port);
         let new = Known { host: host.to_owned(), port, addresses: addresses.clone() };
         let others = others.take(KNOWN_MAX - 1).cloned();
         Some(Arc::new(std::iter::once(new).chain(others).collect::<Vec<_>>()))
@@ -100,7 +106,17 @@ impl Resolver {
     ) -> Self {
         let known = known.or_else(|| shared.then(|| known_addresses(&host, port)).flatten());
         let known = known.filter(|addresses| !addresses.is_empty());
-        Resolver { host, port, look_up, waker, shared, known, known_at: None, stale: false, running: None }
+        Resolver {
+            host,
+            port,
+            look_up,
+            waker,
+            shared,
+            known,
+            known_at: None,
+            stale: false,
+            running: None,
+        }
     }
 
     #[cfg(test)]

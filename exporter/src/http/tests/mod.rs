@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::client::{Finished, tokens_needed};
+use super::resolve::{Addresses, LookUp, system_look_up};
 use super::*;
 
 /// Far more than anything here takes; it only turns a hang into a failure.
