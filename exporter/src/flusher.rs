@@ -278,6 +278,8 @@ impl Flusher {
     /// format allows, and so on, until what is too large is a single span.
     fn seal(&mut self, now: Instant) {
         self.seal_at = None;
+        // What was recorded after a sink was removed does not go there.
+        self.change_sinks(now);
         self.clock(now);
         let spans = self.records.len() as u64;
         self.scopes.refresh();
@@ -473,6 +475,10 @@ impl Flusher {
             // Sinks that fail get the time that the caller of shutdown gave.
             for outlet in &mut self.outlets {
                 outlet.drive(now, false, &self.settings);
+            }
+            if !self.outlets.iter().any(|outlet| outlet.waits_up_to(u64::MAX)) {
+                // Idle connections have deadlines, too.
+                break;
             }
             let next =
                 self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings)).min();

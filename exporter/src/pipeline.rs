@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     waiting: Mutex<Option<Flusher>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether there is something in `State::sink_changes`.
+    sinks_change: AtomicBool,
     stopping: AtomicBool,
     batches: AtomicU64,
     bytes_raw: AtomicU64,
@@ -236,10 +238,14 @@ impl Shared {
 
     fn change_sinks(&self, change: SinkChange) {
         lock(&self.state).sink_changes.push(change);
+        self.sinks_change.store(true, Ordering::Release);
         self.engine.wake_now();
     }
 
     pub(crate) fn take_sink_changes(&self) -> Vec<SinkChange> {
+        if !self.sinks_change.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
         std::mem::take(&mut lock(&self.state).sink_changes)
     }
 
@@ -475,6 +481,7 @@ impl PipelineBuilder {
             waiting: Mutex::new(None),
             state: Mutex::default(),
             changed: Condvar::new(),
+            sinks_change: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             bytes_raw: AtomicU64::new(0),

@@ -347,7 +347,7 @@ fn buffers_are_reused() {
     for n in 0..100 {
         let mut payload = Payload::unlimited();
         payload.attribute_set("key".into(), n);
-        payload.attribute_set("list".into(), &Value::Array(vec![1i64.into(), "two".into()]));
+        payload.attribute_set("list".into(), Value::Array(vec![1i64.into(), "two".into()]));
         records.push_parts(Header { span: 1, start: 5, ..Header::default() }, payload);
     }
     let (keys, resources, scopes) = (keys(), resources(), scopes());

@@ -611,10 +611,3 @@ fn a_closed_socket_reports_nothing_though_a_fork_child_has_it_open() {
     server.join();
     assert_eq!(client.turn_within(Duration::ZERO), 0);
 }
-
-fn peer_of(descriptor: i32) -> Option<SocketAddr> {
-    // SAFETY: the socket that is made of the number is not dropped, so nothing is closed.
-    let socket =
-        std::mem::ManuallyDrop::new(unsafe { std::net::TcpStream::from_raw_fd(descriptor) });
-    socket.peer_addr().ok()
-}
