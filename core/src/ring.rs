@@ -434,6 +434,9 @@ impl Reader {
                 let cells = if self.cursor == self.end {
                     0
                 } else {
+                    // The producer's core has the cells that come. Most records have one or two.
+                    crate::platform::prefetch(self.cursor.wrapping_add(READ_AHEAD_CELLS));
+                    crate::platform::prefetch(self.cursor.wrapping_add(READ_AHEAD_CELLS + 1));
                     // SAFETY: the cell was published with the record that we know to follow.
                     unsafe {
                         CellSlot::read(self.cursor, |cell| {
@@ -446,11 +449,6 @@ impl Reader {
                     }
                 };
                 if cells > 0 {
-                    // The producer's core has the cells that come.
-                    for cell in 0..cells.min(READ_AHEAD_CELLS) {
-                        let ahead = READ_AHEAD_CELLS + cell;
-                        crate::platform::prefetch(self.cursor.wrapping_add(ahead));
-                    }
                     // SAFETY: a record lies within one segment.
                     self.cursor = unsafe { self.cursor.add(cells) };
                     self.tail += 1;
