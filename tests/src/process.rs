@@ -51,10 +51,18 @@ impl Process {
     ///
     /// If it ends instead.
     pub fn line(&mut self) -> String {
+        self.line_or_end().expect("the program says something before it ends")
+    }
+
+    /// The next line that it says, `None` if it ends instead, in the middle of a line too.
+    ///
+    /// # Panics
+    ///
+    /// If its output cannot be read.
+    pub fn line_or_end(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = self.output.read_line(&mut line).expect("its output can be read");
-        assert_ne!(read, 0, "the program ended before it said anything more");
-        line.trim_end().to_owned()
+        self.output.read_line(&mut line).expect("its output can be read");
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
     }
 
     /// Waits until it says exactly `said`.

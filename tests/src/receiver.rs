@@ -1,6 +1,6 @@
 //! A receiver of OTLP on loopback that a test steers: it answers as it is told, and remembers which spans it took.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 
 use crate::LONG;
@@ -50,6 +51,8 @@ struct State {
     behaviour: Behaviour,
     /// How often each span came in a request that was taken.
     spans: Mutex<HashMap<Vec<u8>, u32>>,
+    /// Their attributes `number`.
+    numbers: Mutex<HashSet<u64>>,
     changed: Condvar,
     requests: AtomicU64,
     stop: AtomicBool,
@@ -84,6 +87,7 @@ impl Receiver {
         let state = Arc::new(State {
             behaviour: Box::new(behaviour),
             spans: Mutex::default(),
+            numbers: Mutex::default(),
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -119,6 +123,11 @@ impl Receiver {
     /// How often each span came, by its ID.
     pub fn spans(&self) -> HashMap<Vec<u8>, u32> {
         self.state.spans().clone()
+    }
+
+    /// The attributes `number` of the spans that came.
+    pub fn numbers(&self) -> HashSet<u64> {
+        self.state.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Different spans that came.
@@ -202,10 +211,17 @@ impl State {
     fn take(&self, request: &Request) -> io::Result<()> {
         let decoded = decode(request)?;
         let mut came = self.spans();
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         for span in spans(&decoded) {
+            let number = span.attributes.iter().find(|attribute| attribute.key == "number");
+            if let Some(Value::IntValue(number)) =
+                number.and_then(|it| it.value.as_ref()?.value.clone())
+            {
+                numbers.insert(number as u64);
+            }
             *came.entry(span.span_id.clone()).or_insert(0) += 1;
         }
-        drop(came);
+        drop((came, numbers));
         self.changed.notify_all();
         Ok(())
     }
