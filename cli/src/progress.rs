@@ -20,7 +20,7 @@ impl Progress {
         self.end();
         let Some(total) = bytes_total.filter(|_| self.is_wanted) else { return };
         // Draws on standard error, and nothing if that is no terminal.
-        let bar = ProgressBar::new(total).with_message(crate::render::printable(name));
+        let bar = ProgressBar::new(total).with_message(spanring_exporter::render::printable(name));
         if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} %") {
             bar.set_style(style);
         }

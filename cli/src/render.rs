@@ -1,29 +1,12 @@
 //! Spans for the eyes: as text, one block a span, and a trace as a waterfall.
-//!
-//! Names and values come from anywhere, so what could steer a terminal is escaped before it is shown.
 
 mod text;
-mod units;
 mod waterfall;
 
 pub use text::write_span;
-pub use units::{duration, timestamp};
 pub use waterfall::{Waterfall, write_waterfall};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-
-/// `text` with everything escaped that is not printable: control characters, line breaks, changes of
-/// the writing direction.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '"' | '\'' | '\\' => shown.push(letter),
-            letter => shown.extend(letter.escape_debug()),
-        }
-    }
-    shown
-}
 
 /// `text` cut or padded to `width` columns of a terminal, the last of which is a space.
 pub(crate) fn fitted(text: &str, width: usize) -> String {
@@ -54,12 +37,6 @@ pub(crate) fn fitted(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_steers_a_terminal_is_escaped() {
-        let shown = printable("a\u{1b}[31m\n\u{202e}\"ü\\漢");
-        assert_eq!(shown, "a\\u{1b}[31m\\n\\u{202e}\"ü\\漢");
-    }
 
     #[test]
     fn text_is_fitted_by_columns() {

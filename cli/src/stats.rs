@@ -12,7 +12,9 @@ use spanring::{StatusCode, TraceId};
 use spanring_exporter::model::SpanBatch;
 
 use crate::histogram::Histogram;
-use crate::render::{duration, fitted, printable};
+use spanring_exporter::render::{duration, printable};
+
+use crate::render::fitted;
 
 /// How many names have counts of their own.
 pub const NAMES_MAX: usize = 4096;

@@ -4,14 +4,15 @@
 //!
 //! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`.
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
-//!   [`MemorySink`] keeps batches for tests.
+//!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] sends them.
 //! - [`batch`] and [`segment`]: the formats, written and read.
-//! - [`model`]: spans as plain data, as the readers give them.
+//! - [`model`]: spans as plain data, as the readers give them; [`render`]: names, values and times for the eyes.
 //!
 //! What it never does: start a thread besides the one flusher of a pipeline (and one for a name look-up,
 //! which ends with it), or lose a span without a count.
 
 pub mod batch;
+mod console_sink;
 mod delivery;
 mod exit;
 pub mod file_sink;
@@ -27,6 +28,7 @@ mod otlp_sink;
 mod outbox;
 mod outlet;
 mod pipeline;
+pub mod render;
 mod scopes;
 pub mod segment;
 mod sender;
@@ -35,6 +37,7 @@ mod spool;
 mod stats;
 mod thread;
 
+pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
 pub use memory_sink::MemorySink;
 pub use otlp_sink::{Compression, OtlpOptions};

@@ -93,7 +93,7 @@ fn write_text(summary: &Summary, problems: u64, out: &mut impl Write) -> io::Res
         write!(out, "{} spans here; ", instance.spans)?;
         write!(out, "created {} = sealed {}", instance.created, instance.sealed)?;
         for (reason, count) in instance.dropped.iter().filter(|(_, count)| **count > 0) {
-            write!(out, " + dropped {count} ({})", crate::render::printable(reason))?;
+            write!(out, " + dropped {count} ({})", spanring_exporter::render::printable(reason))?;
         }
         let ended = if instance.is_closed { "closed" } else { "+ unknown; not closed" };
         writeln!(out, "; {ended}")?;

@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use spanring::{SpanKind, StatusCode, Value};
+use spanring::{StatusCode, Value};
 use spanring_exporter::model::{SpanBatch, SpanData};
-
-use super::{duration, printable, timestamp};
+use spanring_exporter::render::{duration, kind_name, printable, timestamp, write_value};
 
 /// Writes `span`, which belongs to `batch`, as a block that ends with an empty line.
 ///
@@ -82,18 +81,6 @@ pub fn write_span(batch: &SpanBatch, span: &SpanData, out: &mut impl Write) -> i
     writeln!(out)
 }
 
-/// The kind's name in lower case, as OpenTelemetry spells it.
-fn kind_name(kind: SpanKind) -> &'static str {
-    match kind {
-        SpanKind::Unspecified => "unspecified",
-        SpanKind::Internal => "internal",
-        SpanKind::Server => "server",
-        SpanKind::Client => "client",
-        SpanKind::Producer => "producer",
-        SpanKind::Consumer => "consumer",
-    }
-}
-
 fn write_attributes(
     attributes: &[(String, Value)],
     indent: usize,
@@ -107,40 +94,9 @@ fn write_attributes(
     Ok(())
 }
 
-fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
-    match value {
-        Value::Null => write!(out, "null"),
-        Value::Bool(value) => write!(out, "{value}"),
-        Value::Int(value) => write!(out, "{value}"),
-        // Debug keeps the point of whole numbers, which tells them from integers.
-        Value::Double(value) => write!(out, "{value:?}"),
-        Value::Str(text) => write!(out, "{text:?}"),
-        Value::Bytes(bytes) => {
-            write!(out, "0x")?;
-            bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
-        }
-        Value::Array(items) => {
-            write!(out, "[")?;
-            for (index, item) in items.iter().enumerate() {
-                write!(out, "{}", if index == 0 { "" } else { ", " })?;
-                write_value(item, out)?;
-            }
-            write!(out, "]")
-        }
-        Value::Map(entries) => {
-            write!(out, "{{")?;
-            for (index, (key, item)) in entries.iter().enumerate() {
-                write!(out, "{}{}: ", if index == 0 { "" } else { ", " }, printable(key))?;
-                write_value(item, out)?;
-            }
-            write!(out, "}}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use spanring::{SpanId, TraceId};
+    use spanring::{SpanId, SpanKind, TraceId};
     use spanring_exporter::model::{EventData, LinkData, ResourceData, ScopeData};
 
     use super::*;

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use spanring::{SpanId, SpanKind, StatusCode};
 use spanring_exporter::model::SpanData;
+use spanring_exporter::render::{duration, printable, timestamp};
 
-use super::{duration, fitted, printable, timestamp};
+use super::fitted;
 
 /// How a waterfall is drawn.
 #[derive(Clone, Copy, Debug)]
