@@ -1,5 +1,6 @@
 //! The sections: each runs in a process of its own and prints its numbers.
 
+pub mod deliver;
 pub mod encode;
 #[cfg(feature = "peers")]
 pub mod formats;
@@ -51,6 +52,7 @@ pub const ALL: &[Section] = &[
     Section { name: "encode", about: "from ring to compressed bytes", run: encode::run },
     Section { name: "memory", about: "what spans, threads and the engine take", run: memory::run },
     Section { name: "steady", about: "a steady load", run: steady::run },
+    Section { name: "deliver", about: "OTLP to a receiver that only reads", run: deliver::run },
     Section { name: "size", about: "bytes a span", run: size::run },
     #[cfg(feature = "peers")]
     Section { name: "formats", about: "bytes a span in other formats", run: formats::run },

@@ -93,7 +93,7 @@ impl Load {
 }
 
 /// Records a bare span.
-fn bare(_: usize) {
+pub(super) fn bare(_: usize) {
     let _span = span!("bench.steady");
 }
 
@@ -124,6 +124,12 @@ impl Sink for Stops {
 fn pinned_pipeline(settings: Settings, stops: &Stops) -> Pipeline {
     let pipeline = Pipeline::builder().settings(settings).sink(stops.clone()).install();
     let pipeline = pipeline.expect("nothing else is installed");
+    keep_apart(&pipeline);
+    pipeline
+}
+
+/// Starts the flusher of a new pipeline on core 1, and keeps this thread on core 0.
+pub(super) fn keep_apart(pipeline: &Pipeline) {
     // The thread that records first starts the flusher, which stays on its core.
     let started = std::thread::scope(|scope| {
         let start = || {
@@ -134,7 +140,6 @@ fn pinned_pipeline(settings: Settings, stops: &Stops) -> Pipeline {
         scope.spawn(start).join().expect("it does not panic")
     });
     assert!(started && pin(0), "threads can be kept on their cores");
-    pipeline
 }
 
 /// Records spans at a steady rate, in bursts of at most 64; returns how many. Calls `begun` after the first
