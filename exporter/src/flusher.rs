@@ -386,10 +386,14 @@ impl Flusher {
     }
 
     /// Waits until there is something to do.
-    fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         let sleep = self.drainer.prepare_sleep(self.found);
         if sleep == Sleep::No {
             return;
+        }
+        // Who said so while the flusher was about to sleep, but before it said that, has woken nobody.
+        if self.shared.is_stopping() || self.shared.has_sink_changes() {
+            return self.drainer.wake_up();
         }
         let now = Instant::now();
         let deadlines =

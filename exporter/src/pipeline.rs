@@ -242,6 +242,10 @@ impl Shared {
         self.engine.wake_now();
     }
 
+    pub(crate) fn has_sink_changes(&self) -> bool {
+        self.sinks_change.load(Ordering::Acquire)
+    }
+
     pub(crate) fn take_sink_changes(&self) -> Vec<SinkChange> {
         if !self.sinks_change.swap(false, Ordering::Acquire) {
             return Vec::new();
@@ -651,6 +655,39 @@ impl std::error::Error for StartError {
             StartError::Directory(error) => Some(error),
             StartError::Events(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// What was asked for between the flusher's last look and its sleep finds it awake, so nobody wakes it.
+    #[test]
+    fn the_flusher_does_not_sleep_over_what_it_was_asked_before() {
+        let asked: [fn(&Shared); 2] = [
+            |shared| shared.stopping.store(true, Ordering::Release),
+            |shared| shared.sinks_change.store(true, Ordering::Release),
+        ];
+        for ask in asked {
+            let settings = Settings::builder().ignore_environment().build();
+            let builder = Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
+            let pipeline = builder.build().unwrap();
+            let mut flusher = lock(&pipeline.shared.waiting).take().unwrap();
+            ask(&pipeline.shared);
+            let (awake, woken) = mpsc::channel();
+            std::thread::spawn(move || {
+                flusher.wait();
+                let _ = awake.send(flusher);
+            });
+            let flusher = woken.recv_timeout(Duration::from_secs(10));
+            *lock(&pipeline.shared.waiting) = Some(flusher.expect("it sleeps"));
+            pipeline.shared.stopping.store(false, Ordering::Release);
+            pipeline.shared.sinks_change.store(false, Ordering::Release);
+            pipeline.shutdown(Duration::from_secs(10)).unwrap();
         }
     }
 }

@@ -41,7 +41,6 @@ pub use self::error::BatchError;
 pub use self::frame::wrap_content;
 pub use self::header::BatchHeader;
 pub(crate) use self::stream::{put_varint, take_varint};
-pub(crate) use self::value::DEPTH_MAX as VALUE_DEPTH_MAX;
 use crate::model::{ResourceData, ScopeData, SpanBatch};
 use crate::sink::InstanceId;
 

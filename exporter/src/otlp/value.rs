@@ -8,8 +8,13 @@ use spanring::Value;
 use spanring::record::{Item, Items, ValueRef};
 
 use super::wire::{field, field_len, put_bytes, put_fixed64, put_text, varint_len};
-use crate::batch::{VALUE_DEPTH_MAX, put_varint};
+use crate::batch::put_varint;
 
+/// How deep arrays and maps nest at most; below, they are replaced by null.
+///
+/// Most readers of protobuf take 100 messages in one another and refuse the whole request beyond, all its
+/// spans with it. An event's attribute is a request's sixth level, and a map takes three more.
+pub(super) const NESTING_MAX: u32 = (100 - 6) / 3;
 /// Lengths that are kept between requests.
 const KEPT_LENGTHS_MAX: usize = 1 << 12;
 
@@ -91,11 +96,10 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 impl<'a> Any<'a> {
-    /// The value at a level of arrays and maps; below the deepest, they are replaced by null, as a batch
-    /// does.
+    /// The value inside `depth` arrays and maps; below the deepest, they are replaced by null.
     fn at_depth(self, depth: u32) -> Self {
         match self {
-            Any::Array(_) | Any::Map(_) if depth > VALUE_DEPTH_MAX => Any::Null,
+            Any::Array(_) | Any::Map(_) if depth >= NESTING_MAX => Any::Null,
             value => value,
         }
     }
