@@ -63,12 +63,14 @@ pub struct SettledPart {
 }
 
 impl Forwarder {
-    /// Makes ready to send; nothing is connected yet. Of the settings, `MAX_BATCH_WAIT` and `RETRY_ATTEMPTS` count.
+    /// Makes ready to send; nothing is connected yet. Of the settings, `MAX_BATCH_WAIT`, `RETRY_ATTEMPTS`
+    /// and `LOG_LEVEL` count.
     ///
     /// # Errors
     ///
     /// What is wrong with the options, or that no event queue can be had.
     pub fn new(options: OtlpOptions, settings: Settings) -> Result<Self, StartError> {
+        crate::log::set_level(settings.log_level);
         let poll = mio::Poll::new().map_err(StartError::Events)?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?;
         let registry = poll.registry().try_clone().map_err(StartError::Events)?;
