@@ -126,7 +126,7 @@ impl fmt::Debug for OtlpOptions {
         let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("OtlpOptions")
             .field("name", &self.name)
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.place())
             .field("headers", &headers)
             .field("compression", &self.compression)
             .field("timeout", &self.timeout)
@@ -163,6 +163,14 @@ impl OtlpOptions {
             client_key: settings.client_key.clone(),
             ..Self::new(settings.endpoint.clone()?)
         })
+    }
+
+    /// The endpoint as messages show it: without user, password and query, which may be secret.
+    pub fn place(&self) -> String {
+        match Endpoint::parse(&self.endpoint) {
+            Ok(endpoint) => endpoint.to_string(),
+            Err(_) => "(unusable)".to_owned(),
+        }
     }
 
     /// The name of the spool's directory: the same in every process that sends to the same place.
@@ -218,7 +226,7 @@ impl OtlpSink {
         };
         Ok(OtlpSink {
             name: options.name.clone(),
-            endpoint: options.endpoint.clone(),
+            endpoint: options.place(),
             options: Some(client),
             headers: options.headers.clone(),
             client: None,
@@ -301,6 +309,7 @@ impl OtlpSink {
                         self.simplify(under_way, simpler, &answer, now);
                         continue;
                     }
+                    self.doubt(&answer);
                     self.judge(&answer)
                 }
                 Err(error) => self.fault(&error),
@@ -333,15 +342,30 @@ impl OtlpSink {
         self.submit(under_way, now);
     }
 
+    /// What takes everything and answers something else than OTLP may be no receiver of spans at all.
+    fn doubt(&mut self, answer: &Response) {
+        let is_success = matches!(answer.status, 200..=299);
+        if is_success && !is_json(answer) && otlp::response::parse_response(&answer.body).is_err() {
+            let note = format!(
+                "{} answered {}, but not as a receiver of OTLP does; is it the right port and path?",
+                self.endpoint, answer.status
+            );
+            self.note.get_or_insert(note);
+        }
+    }
+
     fn judge(&self, answer: &Response) -> Outcome {
         let said = said(answer);
         let message =
             |what: &str| format!("{} answered {}{what}{said}", self.endpoint, answer.status);
         match answer.status {
             200..=299 => accepted(answer),
-            413 => Outcome::TooLarge { message: message("") },
+            413 => Outcome::TooLarge { message: message("; its limit for requests is lower") },
             429 | 502 | 503 | 504 => Outcome::Retry {
-                message: message(""),
+                message: message(match answer.status {
+                    429 => "; it wants fewer requests: send later, or ask for a higher limit",
+                    _ => "; it, or what is behind it, is down or overloaded",
+                }),
                 wait: retry_after(answer, SystemTime::now()),
                 repeats: false,
             },
@@ -361,7 +385,8 @@ impl OtlpSink {
                 message: message("; is the path of ENDPOINT right? OTLP's is /v1/traces"),
             },
             400 | 415 => Outcome::Refused { message: message("; does it speak OTLP (protobuf)?") },
-            _ => Outcome::Refused { message: message("") },
+            500.. => Outcome::Refused { message: message("; look into the server's log") },
+            _ => Outcome::Refused { message: message("; is it a receiver of OTLP?") },
         }
     }
 

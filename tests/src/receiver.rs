@@ -93,7 +93,9 @@ impl Receiver {
             stop: AtomicBool::new(false),
         });
         let shared = state.clone();
-        thread::spawn(move || {
+        // Its threads, and those that they start, are told apart by their name.
+        let named = thread::Builder::new().name("receiver".to_owned());
+        let accepting = named.spawn(move || {
             for stream in listener.incoming() {
                 if shared.stop.load(Ordering::Acquire) {
                     return;
@@ -102,6 +104,7 @@ impl Receiver {
                 thread::spawn(move || _ = shared.serve(stream));
             }
         });
+        accepting.expect("a thread can be started");
         Receiver { address, state }
     }
 

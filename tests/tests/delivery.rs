@@ -211,6 +211,21 @@ fn what_a_partial_success_refuses_is_counted() {
 }
 
 #[test]
+fn no_secret_of_an_endpoint_is_in_stats_or_debug() {
+    let receiver = receiver(vec![Answer::status(404)]);
+    let endpoint = format!("http://user:sesame@{}/v1/traces?key=sesame", receiver.address());
+    let options = OtlpOptions::new(endpoint);
+    let shown = format!("http://{}/v1/traces", receiver.address());
+    assert!(format!("{options:?}").contains(&shown));
+    assert!(!format!("{options:?}").contains("sesame"));
+    let pipeline = Pipeline::builder().settings(settings().build()).otlp(options).build().unwrap();
+    record(&pipeline, 1);
+    pipeline.shutdown(LONG).unwrap();
+    let said = format!("{:?}", pipeline.stats());
+    assert!(said.contains(&format!("{shown} answered 404")) && !said.contains("sesame"), "{said}");
+}
+
+#[test]
 fn an_answer_that_is_lost_means_a_repeat_that_is_counted() {
     let hang_up = Answer { hang_up: true, ..Answer::default() };
     let receiver = receiver(vec![hang_up]);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use spanring::settings::{LogLevel, Settings};
 use spanring::{SpanId, TraceId, Value};
-use spanring_exporter::Forwarder;
 use spanring_exporter::model::{ResourceData, ScopeData, SpanBatch, SpanData};
+use spanring_exporter::{Forwarder, OtlpOptions};
 
 use super::{Outcome, Problems, send};
 
@@ -30,6 +31,7 @@ pub struct Args {
 /// What `spanring check --json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// Without its query, which may be secret; empty if there is none to use.
     endpoint: String,
     ok: bool,
     /// What is wrong and what to do; none if nothing is.
@@ -47,23 +49,13 @@ struct Report {
 pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut problems = Problems::default();
     let trace_id = TraceId(spanring::export::random_u128() | 1);
-    let tried = send::options(args.endpoint.as_deref()).and_then(|(options, mut settings)| {
-        settings.retry_attempts = Some(0);
-        let (endpoint, patience) = (options.endpoint.clone(), options.timeout + GRACE);
-        let mut forwarder = Forwarder::new(options, settings).map_err(|error| error.to_string())?;
-        forwarder.send(Arc::new(span(trace_id)));
-        let stats = forwarder.finish(patience);
-        let problem = match stats.delivered {
-            1 => None,
-            _ if !stats.last_error.is_empty() => Some(stats.last_error),
-            _ if !stats.last_refusal.is_empty() => Some(stats.last_refusal),
-            _ => Some(format!("{endpoint} gave no answer in {} s", patience.as_secs())),
-        };
-        Ok((endpoint, problem, forwarder.note()))
-    });
-    let (endpoint, problem, note) = match tried {
-        Ok(tried) => tried,
-        Err(why) => (args.endpoint.clone().unwrap_or_default(), Some(why), None),
+    let (endpoint, problem, note) = match send::options(args.endpoint.as_deref()) {
+        Ok((options, settings)) => {
+            let endpoint = options.place();
+            let (problem, note) = try_to_send(options, settings, trace_id);
+            (endpoint, problem, note)
+        }
+        Err(why) => (String::new(), Some(why), None),
     };
     let ok = problem.is_none();
     let trace_id = trace_id.to_string();
@@ -85,6 +77,31 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
         problems.note(note);
     }
     Ok(problems.outcome())
+}
+
+/// What is wrong, and what works but not as it was asked for.
+fn try_to_send(
+    options: OtlpOptions,
+    mut settings: Settings,
+    trace_id: TraceId,
+) -> (Option<String>, Option<String>) {
+    settings.retry_attempts = Some(0);
+    // What would be logged is what is reported.
+    settings.log_level = LogLevel::Fatal;
+    let patience = options.timeout + GRACE;
+    let mut forwarder = match Forwarder::new(options, settings) {
+        Ok(forwarder) => forwarder,
+        Err(error) => return (Some(error.to_string()), None),
+    };
+    forwarder.send(Arc::new(span(trace_id)));
+    let stats = forwarder.finish(patience);
+    let problem = match stats.delivered {
+        1 => None,
+        _ if !stats.last_error.is_empty() => Some(stats.last_error),
+        _ if !stats.last_refusal.is_empty() => Some(stats.last_refusal),
+        _ => Some(format!("no answer in {} s; is the server overloaded?", patience.as_secs())),
+    };
+    (problem, forwarder.note())
 }
 
 fn span(trace_id: TraceId) -> SpanBatch {

@@ -62,7 +62,10 @@ pub(super) fn options(given: Option<&str>) -> Result<(OtlpOptions, Settings), St
         Problems::default().note(problem);
     }
     let options = OtlpOptions::from_settings(&settings).ok_or_else(|| {
-        "there is nowhere to send to; give --endpoint URL or set SPANRING_ENDPOINT".to_owned()
+        let wrong = settings.problems().iter().find(|problem| problem.name.ends_with("ENDPOINT"));
+        let why =
+            wrong.map_or(String::new(), |problem| format!(", as {} {}", problem.name, problem.why));
+        format!("there is nowhere to send to{why}; give --endpoint URL or set SPANRING_ENDPOINT")
     })?;
     Ok((options, settings))
 }
@@ -76,7 +79,12 @@ pub(super) fn endpoint(given: &str) -> Result<String, String> {
     let settings = Settings::builder().endpoint(given).ignore_environment().build();
     match settings.problems() {
         [] => Ok(settings.endpoint.unwrap_or_default()),
-        [problem, ..] => Err(problem.to_string()),
+        // Its value is not shown: it may hold a password.
+        [problem, ..] => Err(format!(
+            "the URL of --endpoint {}; give http://HOST[:PORT][/PATH], https://… or \
+             unix:///SOCKET[:/PATH], and credentials in HEADERS",
+            problem.why
+        )),
     }
 }
 

@@ -283,7 +283,7 @@ impl SettingsBuilder {
                 Ok(()) if data == Data::Nothing => {}
                 Ok(()) => return (data, Source::Code),
                 Err(why) => {
-                    let shown = quote(data.render().unwrap_or_default().as_ref());
+                    let shown = row.quote(data.render().unwrap_or_default().as_ref());
                     let what = format!("{}({shown}) in code", row.access.field);
                     reports.push(Report { row, name: row.access.field.to_owned(), what, why });
                 }
@@ -359,7 +359,7 @@ impl Report {
             value,
             explained.source
         );
-        Problem { name, message }
+        Problem { name, message, why }
     }
 }
 
@@ -454,5 +454,5 @@ fn unknown(name: &str) -> Option<Problem> {
     };
     let shown = quote(name.as_ref());
     let message = format!("the variable {shown} is not a setting and does nothing; {advice}");
-    Some(Problem { name: name.to_owned(), message })
+    Some(Problem { name: name.to_owned(), message, why: "is not a setting".to_owned() })
 }

@@ -14,6 +14,8 @@ pub struct Problem {
     pub name: String,
     /// What is wrong with which value, what is allowed, and what is used instead.
     pub message: String,
+    /// What is wrong with the value, alone: `names no host`.
+    pub why: String,
 }
 
 impl fmt::Display for Problem {

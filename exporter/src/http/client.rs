@@ -475,7 +475,10 @@ impl Client {
         }
         if work.until <= now {
             let timeout = self.options.request_timeout;
-            let what = if connecting { "no connection yet" } else { "the answer is not complete" };
+            let what = match &slot.state {
+                State::Open(connection) if !connecting => connection.lacks(),
+                _ => "no connection yet",
+            };
             let message = format!("after {timeout:?}: {what}; is the server overloaded?");
             let error = HttpError::new(HttpErrorKind::RequestTimeout, message);
             let error = match &slot.state {

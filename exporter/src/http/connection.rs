@@ -84,6 +84,15 @@ impl Connection {
         }
     }
 
+    /// What has not happened yet.
+    pub(super) fn lacks(&self) -> &'static str {
+        match &self.exchange {
+            Some(exchange) if exchange.answer_seen() => "the answer is not complete",
+            Some(exchange) if !exchange.is_sent() => "the server has not taken all of the request",
+            _ => "the server took the request, but has not answered",
+        }
+    }
+
     /// Whether an idle connection is still good: open, and nothing came that nobody asked for.
     pub(super) fn is_alive(&mut self, buffer: &mut [u8]) -> bool {
         matches!(self.transport.read(buffer), Ok(Moved::Blocked))
@@ -119,10 +128,15 @@ impl Connection {
             Ok(false) => return Ok(Progress::Pending),
             Ok(true) => {}
             Err(error) => {
-                let error = if self.reused && error.kind() == HttpErrorKind::Closed {
-                    HttpError::new(error.kind(), format!("{error}, on a connection used before"))
-                } else {
-                    error
+                let error = match error.kind() {
+                    HttpErrorKind::Closed => {
+                        let where_or_advice = match self.reused {
+                            true => ", on a connection used before",
+                            false => "; does the server run well, and is it the right port?",
+                        };
+                        HttpError::new(error.kind(), format!("{error}{where_or_advice}"))
+                    }
+                    _ => error,
                 };
                 return Err(self.blame(error));
             }
@@ -167,7 +181,9 @@ fn pump(
         match transport.read(buffer) {
             Ok(Moved::Bytes(count)) => exchange.receive(&buffer[..count])?,
             Ok(Moved::Blocked) => return broken.map_or(Ok(false), Err),
-            Ok(Moved::End) => exchange.receive_end()?,
+            Ok(Moved::End) => {
+                exchange.receive_end().map_err(|error| broken.clone().unwrap_or(error))?;
+            }
             Err(error) if error.kind() == HttpErrorKind::Tls => return Err(error),
             Err(error) => return Err(broken.unwrap_or(error)),
         }

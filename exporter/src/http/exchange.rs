@@ -330,7 +330,7 @@ impl Exchange {
             self.parses += 1;
         }
         let (used, answer) =
-            call.try_response(&self.inbox, false).map_err(|error| garbage(&error))?;
+            call.try_response(&self.inbox, false).map_err(|error| garbage(&error, &self.inbox))?;
         if used > 0 {
             self.inbox.drain(..used);
             self.head_bytes += used;
@@ -420,11 +420,21 @@ fn value(name: &str, text: &str) -> Result<HeaderValue, HttpError> {
     value.map_err(|_| unusable(name, "has a value with line ends or control characters"))
 }
 
-fn garbage(error: &ureq_proto::Error) -> HttpError {
-    HttpError::new(
-        HttpErrorKind::Protocol,
-        format!("what the server answers is not HTTP/1: {error}; is it the right port?"),
-    )
+/// What speaks there instead, as far as its first bytes tell: an alert of TLS, or the settings of HTTP/2.
+fn garbage(error: &ureq_proto::Error, answer: &[u8]) -> HttpError {
+    let message = match answer {
+        [0x15, 3, ..] => {
+            "the server speaks TLS on this port; should the endpoint begin with https://?"
+                .to_owned()
+        }
+        [0, 0, _, 4, ..] => {
+            "the server speaks HTTP/2 on this port, as for OTLP over gRPC; use its \
+                             port for OTLP over HTTP, which is 4318 in most cases"
+                .to_owned()
+        }
+        _ => format!("what the server answers is not HTTP/1: {error}; is it the right port?"),
+    };
+    HttpError::new(HttpErrorKind::Protocol, message)
 }
 
 /// The first byte behind a blank line, looking at what `bytes` has from `scanned` on.

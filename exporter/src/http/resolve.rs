@@ -152,7 +152,7 @@ impl Resolver {
                 let _ = waker.wake();
             }
         };
-        match thread::spawn(body) {
+        match { body(); std::io::Result::Ok(()) } {
             Ok(()) => {
                 self.running = Some(cell);
                 Resolved::Pending

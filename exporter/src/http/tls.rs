@@ -116,7 +116,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, HttpError> {
 fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, HttpError> {
     let shown = path.display();
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.map_err(|error| wrong(format!("{what} {shown} cannot be read: {error}")))?;
+    let found = read.map_err(|error| {
+        wrong(format!("{what} {shown} cannot be read: {error}; check the path"))
+    })?;
     if found.is_empty() {
         let advice = "it must hold certificates in PEM (-----BEGIN CERTIFICATE-----)";
         return Err(wrong(format!("{what} {shown} holds no certificate; {advice}")));

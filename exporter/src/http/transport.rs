@@ -67,7 +67,7 @@ impl Transport {
                 Moved::End => {
                     return Err(HttpError::new(
                         HttpErrorKind::Closed,
-                        "the server closed the connection during the TLS handshake",
+                        "the server closed the connection during the TLS handshake; does it speak TLS there?",
                     ));
                 }
             }

@@ -308,6 +308,19 @@ fn building_reads_the_process_s_environment_unless_told_to_ignore_it() {
 }
 
 #[test]
+fn no_problem_shows_the_password_of_an_endpoint() {
+    let builder = SettingsBuilder::new().endpoint("http://user:sesame@collector");
+    let settings = with_variables(builder, &[("SPANRING_ENDPOINT", "http://user:sesame@other")]);
+    assert_eq!(settings.endpoint, None);
+    let problems = settings.problems();
+    assert_eq!(problems.len(), 2);
+    for problem in problems {
+        assert_eq!(problem.why, "has credentials in it");
+        assert!(!format!("{problem:?}").contains("sesame"), "{problem:?}");
+    }
+}
+
+#[test]
 fn no_secret_of_a_header_is_shown_anywhere() {
     let secret = "Bearer sesame";
     let variables = [

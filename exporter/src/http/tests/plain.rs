@@ -294,7 +294,12 @@ fn an_answer_may_come_byte_by_byte() {
 
 #[test]
 fn what_is_no_http_is_refused_at_once() {
-    for text in ["SSH-2.0-OpenSSH_9.6\r\n", "\x15\x03\x01\0\x02\x02\n", "HTTP/3 200\r\n\r\n"] {
+    for (text, said) in [
+        ("SSH-2.0-OpenSSH_9.6\r\n", "not HTTP/1"),
+        ("HTTP/3 200\r\n\r\n", "not HTTP/1"),
+        ("\x15\x03\x01\0\x02\x02\n", "speaks TLS"),
+        ("\0\0\x06\x04\0\0\0\0\0", "speaks HTTP/2"),
+    ] {
         let server = Server::start(move |listener| {
             let mut socket = listener.accept().unwrap().0;
             read_request(&mut socket).unwrap();
@@ -302,7 +307,7 @@ fn what_is_no_http_is_refused_at_once() {
             assert!(read_request(&mut socket).is_none());
         });
         let mut client = Loop::to(server.address);
-        let error = client.post_fails(HttpErrorKind::Protocol, "not HTTP/1");
+        let error = client.post_fails(HttpErrorKind::Protocol, said);
         assert!(error.answer_seen());
         server.join();
     }
