@@ -152,7 +152,7 @@ impl Resolver {
                 let _ = waker.wake();
             }
         };
-        match { body(); std::io::Result::Ok(()) } {
+        match thread::spawn(body) {
             Ok(()) => {
                 self.running = Some(cell);
                 Resolved::Pending
