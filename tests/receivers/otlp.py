@@ -93,7 +93,8 @@ def bare(value):
     if not isinstance(value, dict):
         return value
     if "key" in value or set(value) == {"value"}:
-        return {"key": value.get("key", ""), "value": bare_value(value.get("value"))}
+        named = {"key": value["key"]} if value.get("key") else {}
+        return {**named, "value": bare_value(value.get("value"))}
     fields = {name: bare(item) for name, item in value.items()}
     return {
         name: item
