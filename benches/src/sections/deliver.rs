@@ -34,8 +34,9 @@ pub fn run(run: &Run) -> Numbers {
     let (address, received) = receiver();
     for (shape, record) in SHAPES {
         for (name, compression) in COMPRESSIONS {
-            let rounds: Vec<_> =
-                (0..rounds).map(|_| load(seconds, record, address, compression, &received)).collect();
+            let rounds: Vec<_> = (0..rounds)
+                .map(|_| load(seconds, record, address, compression, &received))
+                .collect();
             let mut set = |what: &str, number: fn(&Load) -> f64| {
                 let mut samples: Vec<_> = rounds.iter().map(number).collect();
                 numbers.set(format!("{shape}, {name}, {what}"), median(&mut samples));
