@@ -101,6 +101,8 @@ pub(super) fn request(
     // Where the spans of each resource and each scope go.
     let mut resources = vec![None; workload.resources.len()];
     let mut scopes = vec![None; workload.scopes.len()];
+    let mut counts = vec![0; workload.scopes.len()];
+    records.iter().for_each(|record| counts[usize::from(record.header.scope)] += 1);
     for record in records.iter() {
         let index = usize::from(record.header.scope);
         let (resource, scope) = *scopes[index].get_or_insert_with(|| {
@@ -126,7 +128,7 @@ pub(super) fn request(
                     attributes: key_values(&data.attributes),
                     dropped_attributes_count: data.dropped_attributes,
                 }),
-                spans: Vec::new(),
+                spans: Vec::with_capacity(counts[index]),
                 schema_url: data.schema_url.clone(),
             });
             (resource, scope_spans.len() - 1)
