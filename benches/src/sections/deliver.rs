@@ -19,7 +19,7 @@ const BURST: usize = 512;
 /// So many may wait, in rings or for an answer: nothing is dropped, and the flusher always finds some.
 const WAITING_MAX: u64 = 16_384;
 
-const SHAPES: [(&str, fn(usize)); 2] =
+const SHAPES: [encode::Shape; 2] =
     [("bare", steady::bare), ("4 attributes", encode::four_attributes)];
 const COMPRESSIONS: [(&str, Compression); 2] =
     [("none", Compression::None), ("gzip", Compression::Gzip)];

@@ -17,7 +17,7 @@ const BURST: usize = 32 * 512;
 const BATCH: usize = 512;
 
 /// A name, and what records one span.
-type Shape = (&'static str, fn(usize));
+pub(super) type Shape = (&'static str, fn(usize));
 
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
