@@ -2,7 +2,7 @@
 //! to one that it refused.
 //!
 //! Both may be anything, since servers differ: any bytes are an answer or an error. Nothing here
-//! panics, recurses deeper than [`GROUP_DEPTH_MAX`], or keeps more than [`MESSAGE_BYTES_MAX`] bytes.
+//! panics, recurses deeper than `GROUP_DEPTH_MAX`, or keeps more than `MESSAGE_BYTES_MAX` bytes.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ const NUMBER_MAX: u64 = (1 << 29) - 1;
 pub struct PartialSuccess {
     /// Spans that it refused, as it says: nothing keeps it from a negative number.
     pub rejected_spans: i64,
-    /// Why, or a warning if it refused none; at most [`MESSAGE_BYTES_MAX`] bytes.
+    /// Why, or a warning if it refused none; at most `MESSAGE_BYTES_MAX` bytes.
     pub error_message: String,
 }
 
@@ -77,7 +77,7 @@ pub fn parse_response(body: &[u8]) -> Result<PartialSuccess, ResponseError> {
 }
 
 /// The message of a `google.rpc.Status`, which servers send with an error; `None` if `body` is no such
-/// message, or says nothing. At most [`MESSAGE_BYTES_MAX`] bytes.
+/// message, or says nothing. At most `MESSAGE_BYTES_MAX` bytes.
 ///
 /// ```
 /// use spanring_exporter::otlp::response::status_message;
