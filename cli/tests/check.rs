@@ -359,6 +359,15 @@ fn no_secret_of_an_endpoint_is_shown() {
                 let said =
                     format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
                 assert!(!said.contains(SECRET), "{said}");
+                let config = spanring()
+                    .arg("config")
+                    .args(as_json.then_some("--json"))
+                    .env("SPANRING_ENDPOINT", &endpoint)
+                    .output()
+                    .expect("the command can be run");
+                let shown =
+                    format!("{}{}", String::from_utf8_lossy(&config.stdout), stderr(&config));
+                assert!(!shown.contains(SECRET), "{shown}");
                 let is_fine = output.status.code() == Some(0);
                 assert_eq!(is_fine, endpoint.starts_with(&format!("{}/", http(took))), "{said}");
             }

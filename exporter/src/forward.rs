@@ -13,6 +13,7 @@ use crate::otlp_sink::{OtlpOptions, OtlpSink};
 use crate::outbox::{Outbox, Settled};
 use crate::pipeline::StartError;
 use crate::sender::Courier;
+use crate::sink::InstanceId;
 use crate::stats::SinkStats;
 
 const WAKER: mio::Token = mio::Token(0);
@@ -40,6 +41,8 @@ pub struct Forwarder {
     poll: mio::Poll,
     events: mio::Events,
     settings: Settings,
+    /// In its batches' IDs, which no other has then.
+    instance: InstanceId,
     sequence: u64,
     /// Batches that may wait or be under way before `send` waits.
     waiting_max: usize,
@@ -84,7 +87,8 @@ impl Forwarder {
             return Err(StartError::Otlp(message.to_owned()));
         }
         let events = mio::Events::with_capacity(16);
-        Ok(Forwarder { outbox, poll, events, settings, sequence: 0, waiting_max })
+        let instance = InstanceId(spanring::export::random_u128());
+        Ok(Forwarder { outbox, poll, events, settings, instance, sequence: 0, waiting_max })
     }
 
     /// Sends a batch, or puts it behind those that wait; waits while there are too many. Returns the batch's number,
@@ -92,7 +96,7 @@ impl Forwarder {
     pub fn send(&mut self, batch: Arc<SpanBatch>) -> u64 {
         let sequence = self.sequence;
         self.sequence += 1;
-        self.outbox.offer_spans(batch, sequence, Instant::now(), &self.settings);
+        self.outbox.offer_spans(batch, self.instance, sequence, Instant::now(), &self.settings);
         while self.outbox.waiting() > self.waiting_max {
             self.step(WAIT_MAX);
         }

@@ -182,6 +182,7 @@ impl Outbox {
     pub(crate) fn offer_spans(
         &mut self,
         batch: Arc<SpanBatch>,
+        instance: InstanceId,
         sequence: u64,
         now: Instant,
         settings: &Settings,
@@ -190,7 +191,7 @@ impl Outbox {
         self.stats.sealed += u64::from(spans);
         self.stats.queued += u64::from(spans);
         self.queue.push_back(Item {
-            instance: InstanceId::default(),
+            instance,
             sequence,
             content: Content::Spans(batch),
             first: 0,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::Settings;
 use super::choice::Source;
-use super::parse::human_bytes;
+use super::parse::{Kind, human_bytes};
 use super::problem::quote;
 use super::row::Row;
 
@@ -53,7 +53,7 @@ impl Row {
         Explained {
             name: self.name(),
             field: self.access.field,
-            value: (self.access.get)(settings).render(),
+            value: (self.access.get)(settings).render().map(|value| self.without_secret(value)),
             unset: self.unset,
             unit: self.kind.unit(),
             source: source.clone(),
@@ -62,6 +62,14 @@ impl Row {
             allowed: self.allowed(),
             description: self.description,
         }
+    }
+
+    /// `value`, but a query of a URL, which may hold a key, is not shown.
+    fn without_secret(&self, mut value: String) -> String {
+        if let (Kind::Endpoint, Some(at)) = (self.kind, value.find('?')) {
+            value.replace_range(at + 1.., "\u{2026}");
+        }
+        value
     }
 
     /// The default, as a variable would say it.
