@@ -1,6 +1,8 @@
 //! Delivery over OTLP to a receiver that fails, from inside a pipeline: nothing is lost, and what is repeated is counted.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanring::span;
@@ -101,6 +103,33 @@ fn a_compression_that_is_refused_is_given_up_for_good_and_loses_nothing() {
     let stats = pipeline.stats();
     assert_eq!((receiver.distinct(), receiver.repeats(), stats.sinks[0].repeated), (500, 0, 0));
     assert_eq!(stats.sinks[0].failures, 0, "a compression that is refused is no failure");
+}
+
+#[test]
+fn what_is_sent_again_is_the_same_bytes_under_the_same_batch_id() {
+    let seen = Arc::new(Mutex::new(HashMap::<String, Vec<Vec<u8>>>::new()));
+    let requests = seen.clone();
+    let receiver = Receiver::answering(move |request| {
+        let id = request.headers["spanring-batch"].clone();
+        requests.lock().unwrap().entry(id).or_default().push(request.body.clone());
+        Answer::status(if request.number < 4 { 503 } else { 200 })
+    });
+    let mut options = OtlpOptions::new(receiver.endpoint());
+    options.compression = Compression::Gzip;
+    let pipeline = Pipeline::builder().settings(settings().build()).otlp(options).build().unwrap();
+    for _ in 0..3 {
+        record(&pipeline, 100);
+        pipeline.flush(LONG).unwrap();
+    }
+    pipeline.shutdown(LONG).unwrap();
+    assert_eq!(receiver.distinct(), 300);
+    let seen = seen.lock().unwrap();
+    let counts: Vec<_> = seen.values().map(Vec::len).collect();
+    // A batch an ID: one that was refused four times, and two that were not.
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (3, 7), "{counts:?}");
+    for bodies in seen.values() {
+        assert!(bodies.iter().all(|body| *body == bodies[0]), "a batch was encoded anew");
+    }
 }
 
 #[test]
