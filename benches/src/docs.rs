@@ -52,6 +52,8 @@ fn block(name: &str, results: &Results, machine: &str, counts: &str) -> Option<S
         "flusher" => flusher(results)?,
         "levels" => levels(results)?,
         "formats" => formats(results)?,
+        "otlp" => otlp(results)?,
+        "deliver" => deliver(results)?,
         "memory" => memory(results)?,
         "targets" => targets::markdown(results),
         _ => return None,
@@ -270,6 +272,47 @@ fn format_table(results: &Results, size: usize) -> Option<String> {
             let _ = write!(text, " {bytes:.1} |");
         }
         text.push('\n');
+    }
+    Some(text)
+}
+
+fn otlp(results: &Results) -> Option<String> {
+    let otlp = results.get("otlp")?;
+    let mut text =
+        "| | bytes a span | spanring ns a span | prost ns a span | |\n|---|---|---|---|---|\n"
+            .to_owned();
+    let shapes = [("bare", "bare"), ("four", "4 attributes")];
+    for (key, label) in shapes.into_iter().chain(size::FILES.iter().map(|file| (*file, *file))) {
+        let get = |what: &str| otlp.get(&format!("{key}, {what}"));
+        let _ = writeln!(
+            text,
+            "| {label} | {:.0} | {:.1} | {:.1} | {:.1} × |",
+            get("B")?,
+            get("spanring ns")?,
+            get("prost ns")?,
+            get("times prost")?,
+        );
+    }
+    Some(text)
+}
+
+fn deliver(results: &Results) -> Option<String> {
+    let deliver = results.get("deliver")?;
+    let mut text = "| | delivered, M spans/s | flusher, s of CPU a million | receiver, s of CPU a million | bytes a span | spans a request |\n\
+                    |---|---|---|---|---|---|\n"
+        .to_owned();
+    for key in ["bare, none", "bare, gzip", "4 attributes, none", "4 attributes, gzip"] {
+        let get = |what: &str| deliver.get(&format!("{key}, {what}"));
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} |",
+            key.replace("none", "not compressed"),
+            get("M/s")?,
+            get("flusher s a million")?,
+            get("receiver s a million")?,
+            get("B")?,
+            get("spans a request")?,
+        );
     }
     Some(text)
 }
