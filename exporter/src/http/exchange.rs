@@ -102,15 +102,14 @@ impl Exchange {
             );
         }
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let mut exchange = Self::new(Method::POST, endpoint.path.clone().into(), fields, body)?;
+        let mut target = match proxy {
+            Some(_) => format!("http://{}", endpoint.host_header()),
+            None => String::new(),
+        };
+        target.push_str(endpoint.path.as_str());
+        let mut exchange =
+            Self::new(Method::POST, "/".parse().expect("it is one"), &target, &fields, body)?;
         exchange.kept_max = response_bytes_max;
-        if proxy.is_some() {
-            // ureq-proto knows the form for origin servers only: the rest of the target goes behind
-            // the method.
-            let start = Method::POST.as_str().len() + 1;
-            let target = format!("http://{}", endpoint.host_header());
-            exchange.head.splice(start..start, target.into_bytes());
-        }
         Ok(exchange)
     }
 
@@ -127,20 +126,34 @@ impl Exchange {
         }
         let uri = authority.parse::<Uri>();
         let uri = uri.map_err(|_| unusable("host", "is none that a proxy can be asked for"))?;
-        Self::new(Method::CONNECT, uri, fields, Bytes::new())
+        Self::new(Method::CONNECT, uri, &authority, &fields, Bytes::new())
     }
 
-    fn new(method: Method, uri: Uri, fields: HeaderMap, body: Bytes) -> Result<Self, HttpError> {
-        // Room for the first line and all headers: ureq-proto writes neither in part.
-        let target_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
-        let field_bytes =
-            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-        let room = 512 + target_bytes + fields.iter().map(field_bytes).sum::<usize>();
+    /// A request for `target` with these headers. `uri` stands for it towards ureq-proto, which gets to see neither
+    /// the target nor the headers that do not concern it: it logs what it writes, and both may hold secrets.
+    fn new(
+        method: Method,
+        uri: Uri,
+        target: &str,
+        fields: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, HttpError> {
+        let mut head = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+        for (name, value) in fields {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+
         let mut request = http::Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = fields;
-
+        let framing = [header::HOST, header::CONTENT_LENGTH];
+        for (name, value) in framing.iter().filter_map(|name| Some((name, fields.get(name)?))) {
+            request.headers_mut().insert(name, value.clone());
+        }
         let refused = |error: ureq_proto::Error| {
             HttpError::new(
                 HttpErrorKind::Request,
@@ -148,12 +161,11 @@ impl Exchange {
             )
         };
         let mut call = Call::new(request).map_err(refused)?.proceed();
-        let mut head = vec![0; room];
-        let mut written = 0;
+        // It reads an answer only to what it has written itself. A host's name has at most 255 bytes.
+        let mut written = [0; 1024];
         while !call.can_proceed() {
-            written += call.write(&mut head[written..]).map_err(refused)?;
+            call.write(&mut written).map_err(refused)?;
         }
-        head.truncate(written);
         // The body does not pass through ureq-proto: it need not be complete before an answer is read.
         let next = match call.proceed().map_err(refused)? {
             Some(SendRequestResult::Await100(call)) => match call.proceed().map_err(refused)? {
