@@ -380,6 +380,8 @@ fn is_refused(receiver: &Receiver, spans: usize, says: &[&str]) {
     wait_for(&memory, SPANS);
     receiver.heal();
     record(&pipeline, 0);
+    // As one batch, so that one connection is enough for it.
+    pipeline.flush(LONG).unwrap();
     pipeline.shutdown(LONG).unwrap();
     let stats = pipeline.stats();
     check_counts(&stats);
