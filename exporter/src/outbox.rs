@@ -455,9 +455,11 @@ impl Outbox {
         self.send(now, settings);
     }
 
-    /// Takes over what dead processes left in the spool meanwhile.
-    pub(crate) fn cleanup(&mut self) {
+    /// Takes over what dead processes left in the spool meanwhile, and begins to send it: nothing else may happen for
+    /// long.
+    pub(crate) fn cleanup(&mut self, now: Instant, settings: &Settings) {
         self.adopt();
+        self.send(now, settings);
     }
 
     /// Keeps the spool within its caps.
