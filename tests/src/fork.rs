@@ -36,6 +36,9 @@ fn end_of_child(f: impl FnOnce()) -> i32 {
     // SAFETY: the child runs `f` on its one thread and does not come back from here.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        // One that hangs is killed, which says so.
+        // SAFETY: asks for a signal to this process alone.
+        unsafe { libc::alarm(crate::LONG.as_secs() as u32) };
         // A panic must not go on in the test's own frames: there the child would be a second test run.
         _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
         // SAFETY: ends the child without running the parent's exit handlers.

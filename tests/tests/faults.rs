@@ -331,10 +331,12 @@ fn a_fault_that_stays_keeps_no_shutdown_beyond_its_time() {
         let receiver = Receiver::faulty(fault.script);
         let (pipeline, memory) = pipeline(options(fault.name, &receiver.endpoint(), fault.timeout));
         record(&pipeline, 0);
+        let begun = Instant::now();
         // It may be over in the very moment when its time is.
         if let Err(unfinished) = pipeline.shutdown(SHORT) {
             assert_eq!(unfinished.reason, FlushError::TimedOut);
         }
+        assert!(begun.elapsed() < LONG / 4, "it waits for what does not come");
         // The flusher ends by itself at that time, however long a request may take.
         wait_until("the flusher's end", || pipeline.shutdown(Duration::ZERO).is_ok());
         let stats = pipeline.stats();

@@ -19,7 +19,10 @@ use spanring_tests::receiver::{Answer, Receiver, Request};
 use spanring_tests::{LONG, settings};
 
 const SPANS: u64 = 500;
+const BATCH: u64 = 50;
 const FORKS: u64 = 20;
+/// More than one of the children can adopt.
+const SHARES_MAX: u64 = 7;
 /// For what fails as long as it may: it only has to be tried.
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -33,7 +36,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn pipeline(endpoint: &str, directory: &Path) -> Pipeline {
     let settings = settings()
         .dir(directory)
-        .batch_size(50)
+        .batch_size(BATCH as usize)
         .max_batch_wait(LONG * 10)
         // Adoption, among others, comes with the clean-up.
         .cleanup_interval(SHORT);
@@ -346,7 +349,7 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
     let endpoint = receiver.endpoint();
     let pipeline = pipeline(&endpoint, directory.path());
     let (stop, next) = (AtomicBool::new(false), AtomicU64::new(FORKS * SPANS));
-    let mut adopted = Vec::new();
+    let mut said = Vec::new();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -363,7 +366,7 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
             gate.close();
             gate.wait();
             match fork % 5 {
-                4 => adopted.push(in_child(|| {
+                4 => said.push(in_child(|| {
                     let own = self::pipeline(&endpoint, directory.path());
                     record(&own, fork * SPANS..(fork + 1) * SPANS);
                     // Its answers are held back, too: it leaves them to its parent, or to the next such child.
@@ -371,10 +374,13 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
                     while otlp(&own.stats()).sealed < SPANS {
                         std::thread::yield_now();
                     }
-                    let adopted = otlp(&own.stats()).adopted;
+                    let stats = own.stats();
                     std::mem::forget(own);
-                    // In shares: what it took of its parent would be no whole one.
-                    if adopted % SPANS == 0 { (adopted / SPANS) as i32 } else { 255 }
+                    // Shares that it adopted, of which what is its parent's would be no whole one, and batches that
+                    // it sent although their receiver may have them.
+                    let SinkStats { adopted, repeated, .. } = *otlp(&stats);
+                    let shares = if adopted % SPANS == 0 { adopted / SPANS } else { SHARES_MAX };
+                    (shares + repeated.div_ceil(BATCH) * (SHARES_MAX + 1)) as i32
                 })),
                 way => children()[way as usize].1(),
             }
@@ -382,10 +388,11 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
         }
         stop.store(true, Ordering::Release);
     });
-    for (children, shares) in (0..).zip(&adopted) {
-        assert!(*shares <= children, "more than the children before it left: {adopted:?}");
+    for (children, said) in (0..).zip(&said) {
+        let shares = *said as u64 % (SHARES_MAX + 1);
+        assert!(shares <= children, "more than the children before it left: {said:?}");
     }
-    let adopted: i32 = adopted.iter().sum();
+    let repeated: u64 = said.iter().map(|said| *said as u64 / (SHARES_MAX + 1) * BATCH).sum();
     let others = SPANS * FORKS / 5;
     // Whoever records cleans up now and then, and finds what the children left.
     wait_until("what the children left", || {
@@ -401,7 +408,7 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
     let stats = pipeline.stats();
     let sink = otlp(&stats);
     // Children that end while their requests are under way leave spans that may be there already.
-    let repeated = sink.repeated + adopted as u64 * SPANS;
+    let repeated = repeated + sink.repeated;
     assert!(receiver.repeats() <= repeated, "{} > {repeated} {sink:?}", receiver.repeats());
     assert!(sink.repeated <= others, "more is repeated than the children left");
     assert_eq!((sink.failures, sink.dropped_total()), (0, 0));
