@@ -201,8 +201,9 @@ fn a_child_that_only_ends_leaves_the_connection_the_spool_and_its_locks_alone() 
         gate.wait();
         // And now it carries a request, whose batch is on the disk.
         let before = spool(directory.path());
-        assert!(before.len() >= 2 && locks(&before) > 0, "{name}: nothing is at stake");
         let held = locks(&before);
+        // The segment and its sidecar.
+        assert_eq!((before.len(), held), (2, 2), "{name}: nothing is at stake");
         child();
         let after = spool(directory.path());
         assert!(before == after, "{name}: a file of the spool has changed");
@@ -340,6 +341,15 @@ fn what_a_killed_child_had_sealed_is_delivered_by_its_parent() {
     assert_eq!(spool(directory.path()), []);
 }
 
+/// Says when it is dropped that threads are to stop.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_nothing() {
     let _alone = alone();
@@ -362,6 +372,8 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
                 }
             });
         }
+        // When a child fails, too: else the others would record without end.
+        let _stop = Stop(&stop);
         for fork in 0..FORKS {
             gate.close();
             gate.wait();
@@ -386,7 +398,6 @@ fn twenty_forks_while_threads_record_and_requests_are_under_way_lose_and_repeat_
             }
             gate.open();
         }
-        stop.store(true, Ordering::Release);
     });
     for (children, said) in (0..).zip(&said) {
         let shares = *said as u64 % (SHARES_MAX + 1);
