@@ -229,7 +229,7 @@ impl Flusher {
             if self.records.is_empty() {
                 self.records.shrink(0);
             }
-            self.outlets.iter_mut().for_each(Outlet::cleanup);
+            self.outlets.iter_mut().for_each(|outlet| outlet.cleanup(now, &self.settings));
         }
         if found > 0 && self.cleanup_at.is_none() {
             self.cleanup_at = Some(later(now, self.settings.cleanup_interval));

@@ -456,9 +456,11 @@ impl Outbox {
         self.send(now, settings);
     }
 
-    /// Takes over what dead processes left in the spool meanwhile.
-    pub(crate) fn cleanup(&mut self) {
+    /// Takes over what dead processes left in the spool meanwhile, and begins to send it: nothing else may happen for
+    /// long.
+    pub(crate) fn cleanup(&mut self, now: Instant, settings: &Settings) {
         self.adopt();
+        self.send(now, settings);
     }
 
     /// Keeps the spool within its caps.
@@ -555,5 +557,87 @@ impl Outbox {
 
     pub(crate) fn stats(&self) -> &SinkStats {
         &self.stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, SystemTime};
+
+    use spanring::span;
+
+    use super::*;
+    use crate::http::Io;
+    use crate::spool::SpoolOptions;
+    use crate::{MemorySink, Pipeline};
+
+    /// Takes everything, and counts the spans.
+    struct Counter(Arc<AtomicU32>);
+
+    impl Sender for Counter {
+        fn name(&self) -> &str {
+            "counter"
+        }
+        fn wants_otlp(&self) -> bool {
+            false
+        }
+        fn open(&mut self, _: Io) -> Result<(), String> {
+            Ok(())
+        }
+        fn can_send(&self) -> bool {
+            true
+        }
+        fn send(&mut self, parcel: Parcel, _: Instant) {
+            self.0.fetch_add(parcel.spans, Ordering::Relaxed);
+        }
+        fn ready(&mut self, _: &mio::event::Event, _: Instant) {}
+        fn tick(&mut self, _: Instant) {}
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+        fn close(&mut self) {}
+        fn note(&self) -> Option<String> {
+            None
+        }
+        fn finished(&mut self) -> Option<(u64, Outcome)> {
+            None
+        }
+    }
+
+    #[test]
+    fn what_a_clean_up_adopts_is_sent_at_once() {
+        let settings = Settings::builder().ignore_environment().build();
+        let memory = MemorySink::new();
+        let builder = Pipeline::builder().settings(settings.clone()).sink(memory.clone());
+        let pipeline = builder.build().unwrap();
+        {
+            let _attached = pipeline.attach();
+            (0..10).for_each(|_| drop(span!("left")));
+        }
+        pipeline.flush(Duration::from_secs(60)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let spool = || {
+            Spool::open(SpoolOptions {
+                directory: directory.path().to_owned(),
+                max_bytes: 1 << 20,
+                max_age: Duration::from_secs(3600),
+                segment_max_bytes: 1 << 18,
+                fsync: false,
+                clock: Arc::new(SystemTime::now),
+            })
+            .unwrap()
+        };
+        let sent = Arc::new(AtomicU32::new(0));
+        let sender = Box::new(Counter(sent.clone()));
+        let mut outbox = Outbox::new(None, Courier { sender, spool: Some(spool()) });
+        let now = Instant::now();
+        outbox.drive(now, false, &settings);
+        // Another process, which ends before it has sent anything.
+        let mut others = spool();
+        others.append(&memory.batches()[0], now).unwrap();
+        others.close().unwrap();
+        outbox.cleanup(now, &settings);
+        assert_eq!((sent.load(Ordering::Relaxed), outbox.stats().adopted), (10, 10));
     }
 }

@@ -105,9 +105,9 @@ impl Outlet {
     }
 
     /// Gives back what is idle, and takes over what others left.
-    pub(crate) fn cleanup(&mut self) {
+    pub(crate) fn cleanup(&mut self, now: Instant, settings: &Settings) {
         if let Kind::Sender(outbox) = &mut self.kind {
-            outbox.cleanup();
+            outbox.cleanup(now, settings);
         }
     }
 
