@@ -52,13 +52,18 @@ impl Health {
     }
 
     /// The sink did what it was asked to.
-    pub(crate) fn succeeded(&mut self, stats: &mut SinkStats) {
+    pub(crate) fn succeeded(&mut self, stats: &mut SinkStats, now: Instant) {
         if !stats.last_error.is_empty() {
             log::info!("sink {}: works again", stats.name);
             stats.last_error.clear();
         }
+        self.answered(now);
+    }
+
+    /// The receiver is there: no more probes. But the time that it asked for, in an answer to another request, it gets.
+    fn answered(&mut self, now: Instant) {
         self.backoff = BACKOFF_FIRST;
-        self.retry_at = None;
+        self.retry_at = self.retry_at.filter(|at| self.was_asked && *at > now);
     }
 
     /// It did not. With `retry` it is tried again after the backoff, or after `wait` if that is longer.
@@ -86,6 +91,8 @@ impl Health {
             let wait = wait.map_or(backoff, |wait| wait.max(backoff));
             self.retry_at = Some(crate::flusher::later(now, wait));
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        } else {
+            self.answered(now);
         }
     }
 
