@@ -405,7 +405,7 @@ impl Outbox {
                 self.count_drop(rejected, SinkDrop::Refused);
                 self.stats.batches += 1;
                 // Larger ones are tried again in time.
-                self.spans_max = self.spans_max.saturating_add(self.spans_max / 16 + 1);
+                self.spans_max = self.spans_max.saturating_add(self.spans_max / 64 + 1);
                 if let Content::Frame(frame) = &item.content {
                     self.stats.bytes += frame.len() as u64;
                 }
