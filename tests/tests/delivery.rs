@@ -369,7 +369,7 @@ fn a_dead_receiver_leaves_memory_to_the_others() {
     for with_spool in [false, true] {
         let directory = tempfile::tempdir().unwrap();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let settings = settings().max_bytes(1 << 20).max_spans(1000).batch_size(100);
+        let settings = settings().max_bytes(1 << 20).max_spans(1000).batch_size(10);
         let settings = if with_spool { settings.dir(directory.path()) } else { settings };
         let memory = Counter::default();
         let pipeline = Pipeline::builder()
@@ -398,6 +398,20 @@ fn a_dead_receiver_leaves_memory_to_the_others() {
             }
         }
         drop(attached);
+        // New threads need rings, all at the same time.
+        let all = std::sync::Barrier::new(14);
+        std::thread::scope(|scope| {
+            for _ in 0..14 {
+                scope.spawn(|| {
+                    record(&pipeline, 20);
+                    all.wait();
+                });
+            }
+        });
+        while memory.0.load(Ordering::Relaxed) < 6280 {
+            let _ = pipeline.flush(Duration::from_millis(1));
+            assert_eq!(pipeline.stats().engine.dropped.total(), 0, "{with_spool}");
+        }
         let stats = pipeline.stats();
         check_counts(&stats);
         let sink = stats.sinks.iter().find(|sink| sink.name == "otlp").unwrap();
