@@ -313,8 +313,7 @@ fn a_fault_that_passes_costs_no_span_and_holds_up_nobody() {
 #[test]
 fn a_connection_that_is_refused_costs_no_span_and_holds_up_nobody() {
     let receiver = Receiver::start();
-    let mut proxy = Proxy::start(receiver.address());
-    proxy.kill();
+    let mut proxy = Proxy::refusing(receiver.address());
     let fault =
         fault("refused", &["refused", "check that the server runs"], |_| Ok(())).without_repeats();
     let stats = passes(&fault, &proxy.endpoint(), &receiver, || proxy.restart());

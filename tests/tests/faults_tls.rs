@@ -154,6 +154,7 @@ fn a_server_whose_tls_fails_gets_nothing_and_costs_no_span() {
         pipeline.flush(std::time::Duration::from_millis(1)).unwrap_err();
         let end = Instant::now() + LONG;
         while pipeline.stats().sinks[1].failures < 3 {
+            assert_eq!(receiver.requests(), 0, "{says}: it was trusted");
             assert!(Instant::now() < end, "it is not tried again");
             std::thread::yield_now();
         }

@@ -109,7 +109,9 @@ impl Endpoint {
 
     fn parse_socket(rest: &str) -> Result<Self, HttpError> {
         let wrong = |what: &str| {
-            let message = format!("the endpoint \"unix://{rest}\" {what}");
+            // Its query may be secret.
+            let shown = rest.split(['?', '#']).next().unwrap_or_default();
+            let message = format!("the endpoint \"unix://{shown}\" {what}");
             HttpError::new(HttpErrorKind::Options, message)
         };
         let (socket, path) = match rest.find(":/") {
