@@ -350,7 +350,9 @@ impl OtlpSink {
     /// What takes everything and answers something else than OTLP may be no receiver of spans at all.
     fn doubt(&mut self, answer: &Response) {
         let is_success = matches!(answer.status, 200..=299);
-        if is_success && !is_json(answer) && otlp::response::parse_response(&answer.body).is_err() {
+        // One of OTLP that was cut need not parse.
+        let may_be_otlp = is_json(answer) || (answer.truncated && is_protobuf(answer));
+        if is_success && !may_be_otlp && otlp::response::parse_response(&answer.body).is_err() {
             let note = format!(
                 "{} answered {}, but not as a receiver of OTLP does; is it the right port and path?",
                 self.endpoint, answer.status
@@ -484,6 +486,8 @@ impl Sender for OtlpSink {
 /// What a receiver that took a request says about it.
 fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
     let partial = if answer.truncated {
+        // A cut answer may hide that some spans were refused. They count as taken: the status says so, and to
+        // ask again would send again what the receiver has.
         Default::default()
     } else if is_json(answer) {
         // Some answer protobuf with JSON.
@@ -499,8 +503,16 @@ fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
 }
 
 fn is_json(answer: &Response) -> bool {
+    is_of_kind(answer, "application/json")
+}
+
+fn is_protobuf(answer: &Response) -> bool {
+    is_of_kind(answer, "application/x-protobuf")
+}
+
+fn is_of_kind(answer: &Response, wanted: &str) -> bool {
     let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"))
+    kind.is_some_and(|kind| kind.trim_start().starts_with(wanted))
 }
 
 /// `rejectedSpans` (a number or a string of digits) of an answer in JSON; the body is its message.

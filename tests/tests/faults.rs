@@ -95,7 +95,7 @@ fn faults() -> Vec<Fault> {
         .times_out_after(3 * SHORT),
         fault("slow-answer", &["the answer is not complete"], |connection| {
             connection.request()?;
-            connection.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")?;
+            connection.write("HTTP/1.1 200 OK\r\nserver: ")?;
             while !connection.wait_healed(Duration::from_millis(10)) {
                 connection.write("x")?;
             }
@@ -134,7 +134,7 @@ fn faults() -> Vec<Fault> {
         fault("half-close-in-answer", &["in the middle of its answer"], |connection| {
             let request = connection.request()?.expect("a request comes");
             connection.take(&request)?;
-            connection.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")?;
+            connection.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n")?;
             connection.half_close()?;
             connection.read_to_end()
         }),
@@ -170,11 +170,6 @@ fn faults() -> Vec<Fault> {
             loop {
                 connection.write("HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-        }),
-        fault("broken-chunks", &["broken body"], |connection| {
-            connection.request()?;
-            connection.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")?;
-            connection.read_to_end()
         }),
         fault("429", &["answered 429", "fewer requests", "slowly, "], |connection| {
             answer(connection, "429 X\r\nretry-after: 1", &format!("slowly, {SECRET}"))
@@ -455,6 +450,42 @@ fn an_answer_is_understood_in_every_form_and_its_connection_used_again() {
         is_refused(&receiver, 3, &["refused 3 of 40 spans", "odd ones for "]);
         assert_eq!((receiver.distinct(), receiver.connections()), (2 * SPANS, 1));
     }
+}
+
+#[test]
+fn an_answer_whose_body_breaks_is_taken_for_what_its_head_says() {
+    for bytes in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf",
+    ] {
+        let receiver = Receiver::faulty(move |connection| {
+            let request = connection.request()?.expect("a request comes");
+            connection.take(&request)?;
+            connection.write(bytes)?;
+            connection.half_close()
+        });
+        let (pipeline, _memory) = pipeline(options("otlp", &receiver.endpoint(), LONG));
+        for _ in 0..2 {
+            record(&pipeline, 0);
+            pipeline.flush(LONG).unwrap();
+        }
+        pipeline.shutdown(LONG).unwrap();
+        let stats = pipeline.stats();
+        check_counts(&stats);
+        assert_eq!((otlp(&stats).delivered, otlp(&stats).failures), (2 * SPANS as u64, 0));
+        assert_eq!((receiver.distinct(), receiver.repeats()), (2 * SPANS, 0));
+    }
+    let receiver = Receiver::faulty(|connection| {
+        let request = connection.request()?.expect("a request comes");
+        if connection.is_healed() {
+            connection.take(&request)?;
+            return connection.answer(&Answer::status(200));
+        }
+        connection.write("HTTP/1.1 404 X\r\ncontent-length: 100\r\n\r\nhalf")?;
+        connection.half_close()
+    });
+    is_refused(&receiver, SPANS, &["answered 404", "half"]);
 }
 
 #[test]
