@@ -394,10 +394,17 @@ fn a_redirect_is_not_followed_and_what_it_leads_to_hears_nothing() {
     for status in [301, 302, 303, 307, 308] {
         let location = format!("http://user:{SECRET}@{place}?token={SECRET}");
         let receiver = Receiver::faulty(move |connection| {
-            answer(connection, &format!("{status} X\r\nlocation: {location}"), "")
+            let page = format!("<a href=\"{location}\">here</a>");
+            answer(connection, &format!("{status} X\r\nlocation: {location}"), &page)
         });
         is_refused(&receiver, SPANS, &[&format!("answered {status}"), "not followed", &place]);
     }
+    // Not our secret, and not to be shown all the same.
+    let receiver = Receiver::faulty(|connection| {
+        let location = "https://login.example/?session=opened@sesame&next=x";
+        answer(connection, &format!("302 X\r\nlocation: {location}"), "")
+    });
+    is_refused(&receiver, SPANS, &["answered 302, a redirect to https://\u{2026}, which"]);
     let heard = elsewhere.accept().map(drop).map_err(|error| error.kind());
     assert_eq!(heard, Err(io::ErrorKind::WouldBlock), "somebody followed");
 }
