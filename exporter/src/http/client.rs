@@ -323,7 +323,10 @@ impl Client {
 
     /// When [`Self::tick`] is due; none while nothing is under way and no connection is kept.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.slots.iter().filter_map(Slot::deadline).min()
+        let is_resolving = |slot: &Slot| matches!(slot.state, State::Resolving);
+        let resolver = self.resolver.as_ref().filter(|_| self.slots.iter().any(is_resolving));
+        let look_up = resolver.and_then(Resolver::deadline);
+        self.slots.iter().filter_map(Slot::deadline).chain(look_up).min()
     }
 
     /// The next request that is over.

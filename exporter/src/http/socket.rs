@@ -18,6 +18,8 @@ use mio::{Interest, Registry, Token};
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 
+use super::resolve::forget_threads;
+
 const CLOSED: RawFd = -1;
 
 /// No `SIGPIPE` from a connection that the peer has closed, which kills a process that does not ignore it: we may be
@@ -63,6 +65,7 @@ fn tables() -> impl Iterator<Item = &'static Descriptors> {
 /// descriptors belong to are their flusher's, whose thread this process does not have.
 extern "C" fn close_in_child() {
     tables().for_each(Descriptors::close_all);
+    forget_threads();
 }
 
 impl Descriptors {
