@@ -562,3 +562,55 @@ fn the_log_says_each_fault_once_and_that_it_is_over_and_no_secret() {
         assert_eq!(log.lines().filter(|line| *line == over).count(), 1, "{log}");
     }
 }
+
+/// Sends three batches to a receiver that takes all of each and answers with this.
+fn takes_and_says(name: &str, kind: &str, body: &[u8]) {
+    let headers = vec![("content-type".to_owned(), kind.to_owned())];
+    let answer = Answer { headers, body: body.to_vec(), ..Answer::status(200) };
+    let receiver = Receiver::answering(move |_| answer.clone());
+    let (pipeline, _memory) = pipeline(options(name, &receiver.endpoint(), LONG));
+    for _ in 0..3 {
+        record(&pipeline, 0);
+        pipeline.flush(LONG).unwrap();
+    }
+    pipeline.shutdown(LONG).unwrap();
+    let stats = pipeline.stats();
+    check_counts(&stats);
+    assert_eq!((otlp(&stats).delivered, otlp(&stats).failures), (3 * SPANS as u64, 0), "{name}");
+    assert_eq!((&*otlp(&stats).last_error, &*otlp(&stats).last_refusal), ("", ""), "{name}");
+}
+
+#[test]
+fn a_warning_of_a_receiver_is_no_failure() {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use prost::Message;
+    let said = format!("user:{SECRET} should use v2\n{}", "!".repeat(1000));
+    let partial = ExportTracePartialSuccess { rejected_spans: 0, error_message: said };
+    let answer = ExportTraceServiceResponse { partial_success: Some(partial) };
+    takes_and_says("warned", "application/x-protobuf", &answer.encode_to_vec());
+    let json = r#"{"partialSuccess":{"errorMessage": "should use v2"}}"#;
+    takes_and_says("warned-json", "application/json", json.as_bytes());
+    let json = r#"{"partialSuccess":{"rejectedSpans":"0","errorMessage":""}}"#;
+    takes_and_says("not-warned", "application/json", json.as_bytes());
+}
+
+#[test]
+fn the_log_says_a_warning_of_a_receiver_once() {
+    let this = std::env::current_exe().unwrap();
+    let run = Command::new(this)
+        .args(["--exact", "a_warning_of_a_receiver_is_no_failure", "--nocapture"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{log}");
+    check_secrets(&log);
+    let lines: Vec<_> = log.lines().filter(|line| line.starts_with("spanring: ")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for (line, name) in lines.iter().zip(["warned", "warned-json"]) {
+        assert!(line.starts_with(&format!("spanring: warn: sink {name}: http://")), "{line}");
+        check_says(line, &["took all spans and says: ", "should use v2"]);
+        assert!(line.len() < 400, "{line}");
+    }
+}
