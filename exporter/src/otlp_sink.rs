@@ -567,9 +567,10 @@ fn retry_after(answer: &Response, now: SystemTime) -> Option<Duration> {
 
 /// The beginning of an answer's text, or of the message in it, for messages.
 fn said(answer: &Response, secrets: &Secrets) -> String {
-    let text = match otlp::response::status_message(&answer.body) {
+    let body = if answer.truncated { secrets.without_cut(&answer.body) } else { &answer.body };
+    let text = match otlp::response::status_message(body) {
         Some(message) if !is_json(answer) => secrets.shown(message.as_bytes()),
-        _ => secrets.shown(&answer.body),
+        _ => secrets.shown(body),
     };
     if text.is_empty() { text } else { format!(": {text}") }
 }
@@ -589,6 +590,16 @@ impl Secrets {
         // One that holds another goes first, or its rest would stay.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Secrets(secrets)
+    }
+
+    /// `bytes` up to the secret, if there is one, in which they were cut off.
+    fn without_cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let beginning = |secret: &String| {
+            let mut lengths = (SECRET_BYTES_MIN..secret.len()).rev();
+            lengths.find(|&length| bytes.ends_with(&secret.as_bytes()[..length]))
+        };
+        let cut = self.0.iter().filter_map(beginning).max().unwrap_or(0);
+        &bytes[..bytes.len() - cut]
     }
 
     /// The first bytes of a text from outside, without secrets and control characters.
