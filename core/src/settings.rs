@@ -26,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ use table::{TABLE, row_index};
 /// assert_eq!(settings.max_spans, 2000);
 /// assert!(settings.problems().is_empty());
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Values for a kind of use; they stand below code and environment.
@@ -221,6 +222,18 @@ impl Settings {
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
         }
+    }
+}
+
+/// Values as [`Settings::explain`] shows them: the endpoint and the headers may hold secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Settings");
+        for row in TABLE {
+            let explained = row.explain(self, &Source::Default);
+            shown.field(row.access.field, &format_args!("{}", explained.shown()));
+        }
+        shown.field("sources", &self.sources).field("problems", &self.problems).finish()
     }
 }
 

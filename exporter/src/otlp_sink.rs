@@ -27,6 +27,8 @@ use crate::{batch, log, otlp};
 const BODY_BYTES_MAX: usize = 16 << 20;
 /// What an answer may ask us to wait, at most.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How often the log may say what a receiver says to what it takes.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// What messages show of an answer.
 const ANSWER_BYTES_SHOWN: usize = 200;
 /// What is shorter is found in any text, and no secret.
@@ -201,6 +203,8 @@ pub(crate) struct OtlpSink {
     compression: Compression,
     /// That the compression was refused.
     note: Option<String>,
+    /// What the receiver said to spans that it took, when it was logged last.
+    warned: Option<(String, Instant)>,
     writer: otlp::Writer,
     under_way: Vec<UnderWay>,
     finished: VecDeque<(u64, Outcome)>,
@@ -237,6 +241,7 @@ impl OtlpSink {
             client: None,
             compression: options.compression,
             note: None,
+            warned: None,
             writer: otlp::Writer::new(),
             under_way: Vec::new(),
             finished: VecDeque::new(),
@@ -315,7 +320,9 @@ impl OtlpSink {
                         continue;
                     }
                     self.doubt(&answer);
-                    self.judge(&answer)
+                    let outcome = self.judge(&answer);
+                    self.warn(&outcome, now);
+                    outcome
                 }
                 Err(error) => self.fault(&error),
             };
@@ -350,12 +357,30 @@ impl OtlpSink {
     /// What takes everything and answers something else than OTLP may be no receiver of spans at all.
     fn doubt(&mut self, answer: &Response) {
         let is_success = matches!(answer.status, 200..=299);
-        if is_success && !is_json(answer) && otlp::response::parse_response(&answer.body).is_err() {
+        // One of OTLP that was cut need not parse.
+        let may_be_otlp = is_json(answer) || (answer.truncated && is_protobuf(answer));
+        if is_success && !may_be_otlp && otlp::response::parse_response(&answer.body).is_err() {
             let note = format!(
                 "{} answered {}, but not as a receiver of OTLP does; is it the right port and path?",
                 self.endpoint, answer.status
             );
             self.note.get_or_insert(note);
+        }
+    }
+
+    /// A partial success that refuses nothing is a warning: it is logged when it is another than before.
+    fn warn(&mut self, outcome: &Outcome, now: Instant) {
+        let Outcome::Accepted { rejected: 0, message } = outcome else { return };
+        let is_new = self.warned.as_ref().is_none_or(|(last, at)| {
+            last != message && now.saturating_duration_since(*at) >= WARNING_INTERVAL
+        });
+        if is_new && !message.is_empty() {
+            log::warning!(
+                "sink {}: {} took all spans and says: {message}",
+                self.name,
+                self.endpoint
+            );
+            self.warned = Some((message.clone(), now));
         }
     }
 
@@ -484,6 +509,8 @@ impl Sender for OtlpSink {
 /// What a receiver that took a request says about it.
 fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
     let partial = if answer.truncated {
+        // A cut answer may hide that some spans were refused. They count as taken: the status says so, and to
+        // ask again would send again what the receiver has.
         Default::default()
     } else if is_json(answer) {
         // Some answer protobuf with JSON.
@@ -499,17 +526,33 @@ fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
 }
 
 fn is_json(answer: &Response) -> bool {
-    let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"))
+    is_of_kind(answer, "application/json")
 }
 
-/// `rejectedSpans` (a number or a string of digits) of an answer in JSON; the body is its message.
+fn is_protobuf(answer: &Response) -> bool {
+    is_of_kind(answer, "application/x-protobuf")
+}
+
+fn is_of_kind(answer: &Response, wanted: &str) -> bool {
+    let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().starts_with(wanted))
+}
+
+/// `rejectedSpans` (a number or a string of digits) of an answer in JSON; the body is its message, if it has one or
+/// refuses something.
 fn json_partial_success(body: &[u8]) -> (i64, String) {
+    const BETWEEN: [char; 5] = [' ', '\t', '\r', '\n', ':'];
     let text = String::from_utf8_lossy(body);
-    let Some((_, after)) = text.split_once("\"rejectedSpans\"") else { return Default::default() };
-    let digits = after.trim_start_matches([' ', '\t', '\r', '\n', ':', '"']);
+    let after = |name: &str| Some(text.split_once(name)?.1.trim_start_matches(BETWEEN));
+    let digits = after("\"rejectedSpans\"").unwrap_or_default().trim_start_matches('"');
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    (digits[..end].parse().unwrap_or(0), text.into_owned())
+    let rejected = digits[..end].parse().unwrap_or(0);
+    let message = after("\"errorMessage\"").and_then(|message| message.strip_prefix('"'));
+    let says_something = message.is_some_and(|message| !message.starts_with('"'));
+    if rejected == 0 && !says_something {
+        return Default::default();
+    }
+    (rejected, text.into_owned())
 }
 
 /// How long the answer asks us to wait: seconds, or a date.
@@ -524,9 +567,10 @@ fn retry_after(answer: &Response, now: SystemTime) -> Option<Duration> {
 
 /// The beginning of an answer's text, or of the message in it, for messages.
 fn said(answer: &Response, secrets: &Secrets) -> String {
-    let text = match otlp::response::status_message(&answer.body) {
+    let body = if answer.truncated { secrets.without_cut(&answer.body) } else { &answer.body };
+    let text = match otlp::response::status_message(body) {
         Some(message) if !is_json(answer) => secrets.shown(message.as_bytes()),
-        _ => secrets.shown(&answer.body),
+        _ => secrets.shown(body),
     };
     if text.is_empty() { text } else { format!(": {text}") }
 }
@@ -546,6 +590,16 @@ impl Secrets {
         // One that holds another goes first, or its rest would stay.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Secrets(secrets)
+    }
+
+    /// `bytes` up to the secret, if there is one, in which they were cut off.
+    fn without_cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let beginning = |secret: &String| {
+            let mut lengths = (SECRET_BYTES_MIN..secret.len()).rev();
+            lengths.find(|&length| bytes.ends_with(&secret.as_bytes()[..length]))
+        };
+        let cut = self.0.iter().filter_map(beginning).max().unwrap_or(0);
+        &bytes[..bytes.len() - cut]
     }
 
     /// The first bytes of a text from outside, without secrets and control characters.

@@ -64,10 +64,19 @@ impl Row {
         }
     }
 
-    /// `value`, but a query of a URL, which may hold a key, is not shown.
+    /// `value`, but a query of a URL, which may hold a key, is not shown. Nor is what stands behind the scheme if
+    /// there is an `@`, as with a password: where it begins and ends cannot be told.
     fn without_secret(&self, mut value: String) -> String {
-        if let (Kind::Endpoint, Some(at)) = (self.kind, value.find('?')) {
-            value.replace_range(at + 1.., "\u{2026}");
+        if !matches!(self.kind, Kind::Endpoint) {
+            return value;
+        }
+        let secret = match value.find("://").filter(|_| value.contains('@')) {
+            Some(at) => Some(at + "://".len()),
+            None if value.contains('@') => Some(0),
+            None => value.find('?').map(|at| at + 1),
+        };
+        if let Some(at) = secret {
+            value.replace_range(at.., "\u{2026}");
         }
         value
     }

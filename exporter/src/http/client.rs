@@ -4,6 +4,7 @@
 //! address. Work happens in [`Client::submit`], [`Client::ready`] and [`Client::tick`] only.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ pub(crate) struct ClientOptions {
     pub(crate) pool_size: usize,
     /// From the request to a connection that can carry it: look-up, TCP, proxy and TLS together.
     pub(crate) connect_timeout: Duration,
-    /// From the request to the end of its answer.
+    /// From the request to the end of its answer; one whose head is there by then will do.
     pub(crate) request_timeout: Duration,
     /// How long a connection is kept that nobody uses.
     pub(crate) idle_timeout: Duration,
@@ -82,12 +83,24 @@ impl ClientOptions {
 }
 
 /// A POST.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Request {
     /// Comes back with the answer.
     pub(crate) id: u64,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
+}
+
+/// Without the headers' values, which may be secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("headers", &headers)
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
 }
 
 /// What became of the request with this ID.
@@ -310,7 +323,10 @@ impl Client {
 
     /// When [`Self::tick`] is due; none while nothing is under way and no connection is kept.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.slots.iter().filter_map(Slot::deadline).min()
+        let is_resolving = |slot: &Slot| matches!(slot.state, State::Resolving);
+        let resolver = self.resolver.as_ref().filter(|_| self.slots.iter().any(is_resolving));
+        let look_up = resolver.and_then(Resolver::deadline);
+        self.slots.iter().filter_map(Slot::deadline).chain(look_up).min()
     }
 
     /// The next request that is over.
@@ -322,6 +338,15 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.iter().filter(|slot| slot.work.is_some()).count()
+    }
+
+    /// Whether a byte of an answer has come.
+    #[cfg(test)]
+    pub(super) fn is_answering(&self) -> bool {
+        self.slots.iter().any(|slot| match &slot.state {
+            State::Open(connection) => connection.lacks() == "the answer is not complete",
+            _ => false,
+        })
     }
 
     /// What the host, or its proxy's, is known to stand for.
@@ -419,14 +444,7 @@ impl Client {
         match connection.drive(&mut self.buffer) {
             Ok(Progress::Pending) => {}
             Ok(Progress::Answer(response, reusable)) => {
-                let result = match (&self.proxy, &self.tls) {
-                    // In plain HTTP a proxy answers in the server's place; only this status is its own.
-                    (Some(_), None) if response.status == 407 => {
-                        Err(proxy_refusal(response.status).at(&self.place))
-                    }
-                    _ => Ok(response),
-                };
-                self.finished.push_back((work.id, result));
+                let id = work.id;
                 slot.work = None;
                 // The end of the connection may have come with the answer, in the same event; and there
                 // is no other event before everything was read.
@@ -436,9 +454,21 @@ impl Client {
                     connection.goodbye();
                     slot.close();
                 }
+                self.answered(id, response);
             }
             Err(error) => self.fail(index, error),
         }
+    }
+
+    fn answered(&mut self, id: u64, response: Response) {
+        let result = match (&self.proxy, &self.tls) {
+            // In plain HTTP a proxy answers in the server's place; only this status is its own.
+            (Some(_), None) if response.status == 407 => {
+                Err(proxy_refusal(response.status).at(&self.place))
+            }
+            _ => Ok(response),
+        };
+        self.finished.push_back((id, result));
     }
 
     fn expire(&mut self, index: usize, now: Instant) {
@@ -474,6 +504,15 @@ impl Client {
             return self.fail(index, HttpError::new(kind, format!("after {timeout:?}: {what}")));
         }
         if work.until <= now {
+            if let State::Open(connection) = &mut slot.state
+                && let Some(response) = connection.cut_off()
+            {
+                let id = work.id;
+                connection.goodbye();
+                slot.work = None;
+                slot.close();
+                return self.answered(id, response);
+            }
             let timeout = self.options.request_timeout;
             let what = match &slot.state {
                 State::Open(connection) if !connecting => connection.lacks(),

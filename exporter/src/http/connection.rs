@@ -76,6 +76,14 @@ impl Connection {
         matches!(self.stage, Stage::Ready)
     }
 
+    /// Time is up: the answer, if what came of it will do. The connection is of no more use.
+    pub(super) fn cut_off(&mut self) -> Option<Response> {
+        if !self.is_ready() || !self.exchange.as_mut()?.cut_off() {
+            return None;
+        }
+        self.exchange.take()?.finish().map(|(response, _)| response)
+    }
+
     /// `error` with what the server may have of the request.
     pub(super) fn blame(&self, error: HttpError) -> HttpError {
         match &self.exchange {
@@ -170,6 +178,18 @@ pub(super) fn proxy_refusal(status: u16) -> HttpError {
 
 /// Sends and receives as far as the socket lets it; whether the exchange is complete.
 fn pump(
+    transport: &mut Transport,
+    exchange: &mut Exchange,
+    buffer: &mut [u8],
+) -> Result<bool, HttpError> {
+    match send_and_receive(transport, exchange, buffer) {
+        // An end without TLS's goodbye, a reset: the answer's head may be there.
+        Err(_) if exchange.cut_off() => Ok(true),
+        result => result,
+    }
+}
+
+fn send_and_receive(
     transport: &mut Transport,
     exchange: &mut Exchange,
     buffer: &mut [u8],

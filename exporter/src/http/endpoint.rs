@@ -108,11 +108,9 @@ impl Endpoint {
     }
 
     fn parse_socket(rest: &str) -> Result<Self, HttpError> {
+        let shown = without_userinfo(&format!("unix://{rest}"));
         let wrong = |what: &str| {
-            // Its query may be secret.
-            let shown = rest.split(['?', '#']).next().unwrap_or_default();
-            let message = format!("the endpoint \"unix://{shown}\" {what}");
-            HttpError::new(HttpErrorKind::Options, message)
+            HttpError::new(HttpErrorKind::Options, format!("the endpoint {shown:?} {what}"))
         };
         let (socket, path) = match rest.find(":/") {
             Some(colon) => (&rest[..colon], &rest[colon + 1..]),
@@ -181,14 +179,18 @@ impl fmt::Debug for Endpoint {
 
 /// `url` without what stands before the last `@`, and without its query.
 pub(crate) fn without_userinfo(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            format!("{}://{}", &url[..scheme], &url[at + 1..])
-        }
-        (None, Some(at)) => url[at + 1..].to_owned(),
-        _ => url.to_owned(),
-    }
+    let (scheme, rest) = match url.find("://") {
+        Some(at) => url.split_at(at + "://".len()),
+        None => ("", url),
+    };
+    let query = rest.find(['?', '#']).unwrap_or(rest.len());
+    let shown = match rest.rfind('@') {
+        // Either a password with a `?` or `#` in it, or a query with an `@`: what of it is secret cannot be told.
+        Some(at) if at > query => "\u{2026}",
+        Some(at) => &rest[at + 1..query],
+        None => &rest[..query],
+    };
+    format!("{scheme}{shown}")
 }
 
 /// The value of a header for "Basic" authentication.

@@ -4,6 +4,9 @@
 //! gives what came in to [`Exchange::receive`], in whatever pieces, until [`Exchange::is_complete`].
 //! Sending and receiving are independent: a server may answer before it has all of the request.
 //!
+//! An answer is complete with its final head: that says what became of the request. A body that breaks off is
+//! a body that was cut, since asking again would send again what the server has.
+//!
 //! Bounds: an answer's heads, interim ones (1xx) included, are [`HEAD_BYTES_MAX`] at most; of its body
 //! as much is kept as was asked for, the rest is thrown away, and beyond [`BODY_BYTES_MAX`] nothing
 //! more is read. What ureq-proto cannot use yet waits in `inbox`, which the same bounds hold short.
@@ -29,7 +32,7 @@ use super::error::{HttpError, HttpErrorKind};
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// What is read of a body; a longer one costs the connection.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
-/// The longest line between chunks, trailers included.
+/// The longest line between chunks, trailers included; a longer one costs the connection.
 const CHUNK_LINE_BYTES_MAX: usize = 8 << 10;
 /// Up to here a head is parsed with each piece, so that what is no HTTP is refused at once; beyond,
 /// only when it has doubled or its end is there, so that single bytes do not cost the square.
@@ -250,26 +253,40 @@ impl Exchange {
     ///
     /// Kind [`HttpErrorKind::Closed`].
     pub(crate) fn receive_end(&mut self) -> Result<(), HttpError> {
-        let what = match mem::replace(&mut self.state, State::Failed) {
-            State::Complete { .. } => {
-                self.state = State::Complete { reusable: false };
-                return Ok(());
-            }
-            State::Body(call)
-                if call.body_mode() == BodyMode::CloseDelimited || call.is_ended_chunked() =>
-            {
-                self.state = State::Complete { reusable: false };
+        let what = match &self.state {
+            State::Complete { .. } | State::Body(_) => {
+                let is_whole = match &self.state {
+                    State::Body(call) => {
+                        call.body_mode() == BodyMode::CloseDelimited || call.is_ended_chunked()
+                    }
+                    _ => true,
+                };
+                self.complete(is_whole);
                 return Ok(());
             }
             State::Head(_) if self.answer_seen => {
                 "the server closed the connection in the middle of its answer's head"
             }
             State::Head(_) => "the server closed the connection before it answered",
-            State::Body(_) | State::Failed => {
-                "the server closed the connection in the middle of its answer"
-            }
+            State::Failed => "the server closed the connection in the middle of its answer",
         };
+        self.state = State::Failed;
         Err(HttpError::new(HttpErrorKind::Closed, what))
+    }
+
+    /// Nothing more of the answer will come: the connection broke, or time is up. Whether what came will do.
+    pub(crate) fn cut_off(&mut self) -> bool {
+        if matches!(self.state, State::Body(_)) {
+            self.complete(false);
+        }
+        self.is_complete()
+    }
+
+    /// The answer ends here, and the connection with it.
+    fn complete(&mut self, is_whole: bool) {
+        self.truncated |= !is_whole;
+        self.inbox = Vec::new();
+        self.state = State::Complete { reusable: false };
     }
 
     /// The answer, and whether the connection is good for another exchange; none before it is complete.
@@ -300,7 +317,7 @@ impl Exchange {
         loop {
             let more = match mem::replace(&mut self.state, State::Failed) {
                 State::Head(call) => self.read_head(call)?,
-                State::Body(call) => self.read_body(call)?,
+                State::Body(call) => self.read_body(call),
                 State::Complete { reusable } => {
                     self.state = State::Complete { reusable: reusable && self.inbox.is_empty() };
                     self.inbox = Vec::new();
@@ -366,16 +383,22 @@ impl Exchange {
         Ok(true)
     }
 
-    fn read_body(&mut self, mut call: Call<RecvBody>) -> Result<bool, HttpError> {
+    /// The body is not what its chunks should be: nothing of it is to be believed.
+    fn break_off(&mut self) -> bool {
+        self.kept = Vec::new();
+        self.complete(false);
+        false
+    }
+
+    /// Reads on in the body. Returns whether there may be more to do at once.
+    fn read_body(&mut self, mut call: Call<RecvBody>) -> bool {
         let close_delimited = call.body_mode() == BodyMode::CloseDelimited;
         let mut position = 0;
         loop {
             let mut output = [0; 4096];
-            let (used, made) =
-                call.read(&self.inbox[position..], &mut output).map_err(|error| {
-                    let message = format!("the server's answer has a broken body: {error}");
-                    HttpError::new(HttpErrorKind::Protocol, message)
-                })?;
+            let Ok((used, made)) = call.read(&self.inbox[position..], &mut output) else {
+                return self.break_off();
+            };
             position += used;
             self.body_bytes += used;
             let keep = made.min(self.kept_max - self.kept.len());
@@ -389,13 +412,11 @@ impl Exchange {
                     None => true,
                 };
                 self.state = State::Complete { reusable: !must_close };
-                return Ok(true);
+                return true;
             }
             if self.body_bytes > BODY_BYTES_MAX {
-                self.truncated = true;
-                self.inbox = Vec::new();
-                self.state = State::Complete { reusable: false };
-                return Ok(false);
+                self.complete(false);
+                return false;
             }
             if used == 0 && made == 0 {
                 break;
@@ -403,11 +424,10 @@ impl Exchange {
         }
         self.inbox.drain(..position);
         if self.inbox.len() > CHUNK_LINE_BYTES_MAX {
-            let message = "the server's answer has a line of more than 8 KiB between its chunks";
-            return Err(HttpError::new(HttpErrorKind::Protocol, message));
+            return self.break_off();
         }
         self.state = State::Body(call);
-        Ok(false)
+        false
     }
 }
 

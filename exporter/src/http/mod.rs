@@ -50,6 +50,6 @@ pub(crate) struct Response {
     pub(crate) headers: http::HeaderMap,
     /// Decoded, if it came with gzip; no more than was asked for.
     pub(crate) body: Vec<u8>,
-    /// Whether there was more of the body than `body` has, or it could not be decoded to its end.
+    /// Whether there was more of the body than `body` has, or it broke off, or could not be decoded to its end.
     pub(crate) truncated: bool,
 }

@@ -1,13 +1,15 @@
 //! Names to addresses, without ever waiting.
 //!
 //! A look-up runs on a thread that ends with it; at most one such thread exists for a client, so a
-//! resolver that hangs costs one thread, not one a request. What it found is kept, and looked up
-//! again when a new connection is needed after [`AGE_MAX`], or after all addresses failed. If that
-//! look-up fails, the addresses known before are used.
+//! resolver that hangs costs one thread, not one a request, and [`THREADS_MAX`] in the process. What it
+//! found is kept, and looked up again when a new connection is needed after [`AGE_MAX`], or after all
+//! addresses failed. If that look-up fails, or takes longer than [`PATIENCE`], the addresses known before are
+//! used.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,11 @@ use crate::thread;
 const AGE_MAX: Duration = Duration::from_secs(60);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
+
+/// How long connections wait for a look-up where addresses are known.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Look-ups in the process at a time: each pipeline that comes and goes may leave one that hangs.
+pub(super) const THREADS_MAX: usize = 8;
 
 /// Looks a host and port up; blocks as long as it likes.
 pub(crate) type LookUp = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
@@ -71,6 +78,48 @@ fn remember_addresses(host: &str, port: u16, addresses: &Addresses) {
     });
 }
 
+/// Threads with a look-up.
+///
+/// The count says how many there are and carries nothing else, so Relaxed is enough.
+pub(super) struct Threads(AtomicUsize);
+
+/// Those of the process.
+static THREADS: Threads = Threads::new();
+
+/// In a fork child, which has none of its parent's threads; safe there, being one store.
+pub(super) fn forget_threads() {
+    THREADS.0.store(0, Ordering::Relaxed);
+}
+
+impl Threads {
+    pub(super) const fn new() -> Self {
+        Threads(AtomicUsize::new(0))
+    }
+
+    /// How many of the process there are.
+    #[cfg(test)]
+    pub(super) fn count() -> usize {
+        THREADS.0.load(Ordering::Relaxed)
+    }
+
+    /// The right to one more.
+    fn claim(&'static self) -> io::Result<Claim> {
+        let more = |count| (count < THREADS_MAX).then_some(count + 1);
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Claim(self)),
+            Err(count) => Err(io::Error::other(format!("{count} look-ups have not ended yet"))),
+        }
+    }
+}
+
+struct Claim(&'static Threads);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub(super) enum Resolved {
     Known(Addresses),
     /// Ask [`Resolver::poll`] after the waker was called.
@@ -90,9 +139,15 @@ pub(super) struct Resolver {
     known: Option<Addresses>,
     /// When `known` was looked up; none for addresses that were given, until they are first used.
     known_at: Option<Instant>,
-    /// Whether `known` may be used only if a new look-up fails.
+    /// Whether `known` may be used only if a new look-up fails or hangs.
     stale: bool,
-    running: Option<Arc<Mutex<Option<Outcome>>>>,
+    running: Option<Running>,
+    pub(super) threads: &'static Threads,
+}
+
+struct Running {
+    found: Arc<Mutex<Option<Outcome>>>,
+    since: Instant,
 }
 
 impl Resolver {
@@ -116,6 +171,7 @@ impl Resolver {
             known_at: None,
             stale: false,
             running: None,
+            threads: &THREADS,
         }
     }
 
@@ -137,8 +193,12 @@ impl Resolver {
             return Resolved::Known(known.clone());
         }
         if self.running.is_some() {
-            return Resolved::Pending;
+            return self.overdue(now).unwrap_or(Resolved::Pending);
         }
+        let claim = match self.threads.claim() {
+            Ok(claim) => claim,
+            Err(error) => return self.settle(Err(error), now),
+        };
         let cell = Arc::new(Mutex::new(None));
         let body = {
             let (cell, look_up, waker) = (cell.clone(), self.look_up.clone(), self.waker.clone());
@@ -147,6 +207,7 @@ impl Resolver {
                 let found = catch_unwind(AssertUnwindSafe(|| look_up(&host, port)));
                 let found =
                     found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
+                drop(claim);
                 *cell.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                 // If this fails, the deadline of the request that waits is what calls.
                 let _ = waker.wake();
@@ -154,19 +215,32 @@ impl Resolver {
         };
         match thread::spawn(body) {
             Ok(()) => {
-                self.running = Some(cell);
+                self.running = Some(Running { found: cell, since: now });
                 Resolved::Pending
             }
             Err(error) => self.settle(Err(error), now),
         }
     }
 
-    /// What a look-up that has ended since the last call found.
+    /// What those that wait for a look-up get: what one found that has ended since the last call, or the known
+    /// addresses when it takes too long.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Resolved> {
-        let cell = self.running.as_ref()?;
-        let found = cell.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let running = self.running.as_ref()?;
+        let found = running.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(found) = found else { return self.overdue(now) };
         self.running = None;
         Some(self.settle(found, now))
+    }
+
+    /// When those that wait for a look-up need not wait any longer.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let running = self.running.as_ref().filter(|_| self.known.is_some());
+        running.map(|running| running.since + PATIENCE)
+    }
+
+    fn overdue(&self, now: Instant) -> Option<Resolved> {
+        let is_due = self.deadline().is_some_and(|at| at <= now);
+        self.known.clone().filter(|_| is_due).map(Resolved::Known)
     }
 
     fn settle(&mut self, found: Outcome, now: Instant) -> Resolved {
@@ -185,6 +259,9 @@ impl Resolver {
             Err(error) => error.to_string(),
         };
         if let Some(known) = &self.known {
+            // As good as new: the next connection does not wait for another failure, unless all addresses fail.
+            self.known_at = Some(now);
+            self.stale = false;
             return Resolved::Known(known.clone());
         }
         Resolved::Failed(HttpError::new(

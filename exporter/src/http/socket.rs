@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::iter;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
@@ -15,8 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::io::retry_on_intr;
+use rustix::net::SendFlags;
+
+use super::resolve::forget_threads;
 
 const CLOSED: RawFd = -1;
+
+/// No `SIGPIPE` from a connection that the peer has closed, which kills a process that does not ignore it: we may be
+/// a guest in a program that is not Rust's. Elsewhere mio sets an option on the socket that does the same.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
 
 /// The raw descriptors of a client: one place for each of its tokens, the last for its registry.
 ///
@@ -54,6 +65,7 @@ fn tables() -> impl Iterator<Item = &'static Descriptors> {
 /// descriptors belong to are their flusher's, whose thread this process does not have.
 extern "C" fn close_in_child() {
     tables().for_each(Descriptors::close_all);
+    forget_threads();
 }
 
 impl Descriptors {
@@ -194,10 +206,15 @@ impl Read for Link {
 }
 
 impl Write for Link {
+    /// Is never interrupted: no event would tell when to go on.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.socket {
-            Socket::Tcp(socket) => socket.write(bytes),
-            Socket::Unix(socket) => socket.write(bytes),
+        // Not with the standard library's `write`, which raises `SIGPIPE` for a `UnixStream` before Rust 1.90.
+        fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+            Ok(retry_on_intr(|| rustix::net::send(&socket, bytes, SEND))?)
+        }
+        match &self.socket {
+            Socket::Tcp(socket) => socket.try_io(|| send(socket, bytes)),
+            Socket::Unix(socket) => socket.try_io(|| send(socket, bytes)),
         }
     }
 

@@ -321,6 +321,25 @@ fn no_problem_shows_the_password_of_an_endpoint() {
 }
 
 #[test]
+fn no_secret_of_an_endpoint_is_shown_anywhere() {
+    for endpoint in [
+        "http://collector/v1/traces?key=sesame",
+        "unix:///run/a.sock:/v1/traces?key=sesame",
+        "http://user:sesame@collector/",
+        "http://user:x?sesame@collector/",
+        "user:sesame@collector",
+    ] {
+        let builder = SettingsBuilder::new().endpoint(endpoint);
+        let mut settings = with_variables(builder.clone(), &[]);
+        // Plain data, which need not be what a builder takes.
+        settings.endpoint = Some(endpoint.to_owned());
+        let shown = format!("{settings:?} {builder:?} {:?}", settings.explain());
+        assert!(!shown.contains("sesame"), "{shown}");
+        assert!(shown.contains("timeout: 10 s"), "{shown}");
+    }
+}
+
+#[test]
 fn no_secret_of_a_header_is_shown_anywhere() {
     let secret = "Bearer sesame";
     let variables = [

@@ -6,6 +6,7 @@ mod parse;
 mod plain;
 mod proxy;
 mod resolve;
+mod socket;
 mod tls;
 
 use std::io::{Read, Write};

@@ -62,6 +62,13 @@ fn no_message_holds_the_user_or_password_of_a_url() {
         "http://secret@@/",
         "http://host:0/?key=secret",
         "unix://relative.sock:/x?key=secret",
+        "http://user:p#secret@host/",
+        "https://user:secret?secret@host/v1",
+        "user:p?secret@host",
+        "http://user:p/secret#secret@host/",
+        "http://host:x/?email=user@secret",
+        "unix://run/a.sock:/v1/traces?token=secret",
+        "unix:///run/a.sock:/v1/tr aces?token=secret",
     ] {
         let text = Endpoint::parse(url).unwrap_err().to_string();
         assert!(!text.contains("secret"), "{text}");
@@ -71,6 +78,9 @@ fn no_message_holds_the_user_or_password_of_a_url() {
     }
     let endpoint = Endpoint::parse("http://secret:secret@host/path?secret").unwrap();
     assert!(!format!("{endpoint} {endpoint:?}").contains("secret"));
+    let headers = vec![("api-key".to_owned(), "secret".to_owned())];
+    let request = Request { id: 1, headers, body: Bytes::from_static(b"secret") };
+    assert!(!format!("{request:?}").contains("secret"));
 }
 
 #[test]

@@ -149,12 +149,12 @@ fn a_server_that_never_answers_costs_the_request_timeout() {
 
 #[test]
 fn a_reset_at_every_stage_is_reported_as_closed() {
-    let full = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
-    for sent in [0, 1, 20, 38, full.len()] {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+    for sent in [0, 1, 20, head.len() - 1] {
         let server = Server::start(move |listener| {
             let mut socket = listener.accept().unwrap().0;
             read_request(&mut socket).unwrap();
-            socket.write_all(&full[..sent]).unwrap();
+            socket.write_all(&head[..sent]).unwrap();
             reset_when_closed(&socket);
         });
         let error = Loop::to(server.address).post("body").unwrap_err();
@@ -180,16 +180,17 @@ fn a_reset_before_all_was_sent_means_that_nothing_was_processed() {
 }
 
 #[test]
-fn a_half_closed_connection_is_closed_unless_the_answer_is_complete() {
-    let texts: [(&[u8], bool); 6] = [
-        (b"", false),
-        (b"HTTP/1.1 200 OK\r\ncontent-le", false),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhal", false),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhal", false),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhal", true),
-        (b"HTTP/1.1 200 OK\r\n\r\nhal", true),
+fn a_half_closed_connection_is_closed_unless_the_answer_has_its_head() {
+    // Whether the body was cut, where there is an answer.
+    let texts: [(&[u8], Option<bool>); 6] = [
+        (b"", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhal", Some(true)),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhal", Some(true)),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhal", Some(false)),
+        (b"HTTP/1.1 200 OK\r\n\r\nhal", Some(false)),
     ];
-    for (text, complete) in texts {
+    for (text, cut) in texts {
         let server = Server::start(move |listener| {
             let mut socket = listener.accept().unwrap().0;
             read_request(&mut socket).unwrap();
@@ -199,9 +200,12 @@ fn a_half_closed_connection_is_closed_unless_the_answer_is_complete() {
         });
         let mut client = Loop::to(server.address);
         match client.post("body") {
-            Ok(response) => assert!(complete && response.body == b"hal"),
+            Ok(response) => {
+                assert_eq!((Some(response.truncated), &*response.body), (cut, &b"hal"[..]));
+                assert!(cut == Some(false) || client.open_sockets() == 0);
+            }
             Err(error) => {
-                assert!(!complete, "{error}");
+                assert_eq!(cut, None, "{error}");
                 assert_eq!(error.kind(), HttpErrorKind::Closed, "{error}");
                 assert_eq!(error.answer_seen(), !text.is_empty());
                 let place = if text.is_empty() { "before it answered" } else { "in the middle" };
@@ -211,6 +215,66 @@ fn a_half_closed_connection_is_closed_unless_the_answer_is_complete() {
         drop(client);
         server.join();
     }
+}
+
+#[test]
+fn a_body_that_breaks_is_an_answer_all_the_same() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
+    for broken in ["zz\r\n".to_owned(), "0".repeat(20 << 10), "2\r\ncdef\r\n".to_owned()] {
+        let server = Server::start(move |listener| {
+            let mut socket = listener.accept().unwrap().0;
+            read_request(&mut socket).unwrap();
+            let _ = socket.write_all(format!("{chunked}{broken}").as_bytes());
+            std::io::copy(&mut socket, &mut std::io::sink()).ok();
+        });
+        let mut client = Loop::to(server.address);
+        let response = client.post("").unwrap();
+        assert_eq!((response.status, response.truncated), (200, true));
+        assert!(response.body.is_empty());
+        assert_eq!(client.open_sockets(), 0);
+        server.join();
+    }
+}
+
+#[test]
+fn a_reset_in_the_body_is_an_answer_all_the_same() {
+    let (go, may_go) = mpsc::channel();
+    let server = Server::start(move |listener| {
+        let mut socket = listener.accept().unwrap().0;
+        read_request(&mut socket).unwrap();
+        socket.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\nhalf").unwrap();
+        // A reset may overtake what was sent before it.
+        may_go.recv().unwrap();
+        reset_when_closed(&socket);
+    });
+    let mut client = Loop::to(server.address);
+    client.submit(1, "body");
+    client.turn_until(|client| client.is_answering());
+    go.send(()).unwrap();
+    let response = client.next().1.unwrap();
+    assert_eq!((response.status, response.truncated), (503, true));
+    server.join();
+}
+
+#[test]
+fn a_body_that_does_not_end_in_time_is_an_answer_all_the_same() {
+    let (go, may_go) = mpsc::channel::<()>();
+    let server = Server::start(move |listener| {
+        let mut socket = listener.accept().unwrap().0;
+        read_request(&mut socket).unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").unwrap();
+        may_go.recv().unwrap();
+    });
+    let mut client = Loop::to(server.address);
+    client.submit(1, "body");
+    client.turn_until(|client| client.is_answering());
+    client.pass(Duration::from_secs(11));
+    let (id, result) = client.client.finished().unwrap();
+    let response = result.unwrap();
+    assert_eq!((id, response.status, response.truncated), (1, 200, true));
+    assert_eq!((client.open_sockets(), client.client.in_flight()), (0, 0));
+    go.send(()).unwrap();
+    server.join();
 }
 
 #[test]
@@ -238,16 +302,19 @@ fn a_slow_reader_gets_all_of_a_large_body() {
 
 #[test]
 fn an_answer_may_come_before_the_request_is_sent() {
-    let server = Server::start(|listener| {
+    let (go, may_go) = mpsc::channel();
+    let server = Server::start(move |listener| {
         let mut socket = listener.accept().unwrap().0;
         socket.read_exact(&mut [0; 100]).unwrap();
         socket.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n").unwrap();
-        // The client closes: the rest of the body has no use.
-        std::io::copy(&mut socket, &mut std::io::sink()).ok();
+        // Nothing more is read, or all of the request might be sent before the answer is looked at.
+        may_go.recv().unwrap();
     });
     let mut client = Loop::to(server.address);
     assert_eq!(client.post(vec![0; 64 << 20]).unwrap().status, 413);
+    // The client closes: the rest of the body has no use.
     assert_eq!(client.open_sockets(), 0);
+    go.send(()).unwrap();
     server.join();
 }
 

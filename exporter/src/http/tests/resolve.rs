@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use super::super::resolve::{Resolved, Resolver, THREADS_MAX, Threads};
 use super::*;
 
 #[test]
@@ -143,4 +144,132 @@ fn a_look_up_that_hangs_costs_the_timeout_and_one_thread() {
     assert_eq!(client.next().1.unwrap().status, 200);
     assert!(starts.try_recv().is_err(), "a second look-up was started");
     server.join();
+}
+
+/// A look-up that says when it has begun, and gives these addresses when it is told to.
+fn hanging(address: SocketAddr) -> (LookUp, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (started, starts) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = std::sync::Mutex::new(may_go);
+    let look_up: LookUp = Arc::new(move |_, _| {
+        let _ = started.send(());
+        let _ = may_go.lock().unwrap().recv();
+        Ok(vec![address])
+    });
+    (look_up, starts, go)
+}
+
+#[test]
+fn a_look_up_that_hangs_holds_up_nobody_where_addresses_are_known() {
+    let server = Server::start(|listener| {
+        for _ in 0..4 {
+            let mut socket = listener.accept().unwrap().0;
+            read_request(&mut socket).unwrap();
+            socket.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+        }
+    });
+    let (look_up, starts, go) = hanging(server.address);
+    let mut options = options("http://host.test/");
+    options.look_up = look_up;
+    options.addresses = Some(Addresses::from([server.address]));
+    let mut client = Loop::new(options);
+    client.post("").unwrap();
+    client.pass(Duration::from_secs(61));
+    client.submit(1, "");
+    starts.recv().unwrap();
+    client.pass(Duration::from_millis(500));
+    assert_eq!(client.open_sockets(), 0);
+    // The loop wakes for it by itself.
+    let due = client.client.deadline().unwrap().saturating_duration_since(client.now());
+    assert!(due < Duration::from_secs(1), "{due:?}");
+    assert_eq!(client.next().1.unwrap().status, 200);
+    // The next one does not wait any more.
+    client.submit(2, "");
+    assert_eq!(client.open_sockets(), 1);
+    assert_eq!(client.next().1.unwrap().status, 200);
+    go.send(()).unwrap();
+    client.post("").unwrap();
+    assert!(starts.try_recv().is_err(), "a second look-up was started");
+    server.join();
+}
+
+#[test]
+fn a_look_up_that_failed_is_not_repeated_for_each_connection() {
+    let server = Server::start(|listener| {
+        for _ in 0..4 {
+            let mut socket = listener.accept().unwrap().0;
+            read_request(&mut socket).unwrap();
+            socket.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+        }
+    });
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    let mut options = options("http://host.test/");
+    options.addresses = Some(Addresses::from([server.address]));
+    options.look_up = Arc::new(move |_, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Err(io::Error::other("down"))
+    });
+    let mut client = Loop::new(options);
+    client.post("").unwrap();
+    client.pass(Duration::from_secs(61));
+    for _ in 0..3 {
+        client.post("").unwrap();
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    server.join();
+}
+
+#[test]
+fn look_ups_that_hang_have_a_bound() {
+    static FEW: Threads = Threads::new();
+    let poll = mio::Poll::new().unwrap();
+    let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
+    let (look_up, _starts, go) = hanging("127.0.0.1:80".parse().unwrap());
+    let now = Instant::now();
+    let resolver = || {
+        let (host, look_up, waker) = ("host.test".to_owned(), look_up.clone(), waker.clone());
+        let mut resolver = Resolver::new(host, 80, look_up, waker, false, None);
+        resolver.threads = &FEW;
+        resolver
+    };
+    let mut hanging: Vec<_> = (0..THREADS_MAX).map(|_| resolver()).collect();
+    for resolver in &mut hanging {
+        assert!(matches!(resolver.resolve(now), Resolved::Pending));
+    }
+    let mut one_more = resolver();
+    let Resolved::Failed(error) = one_more.resolve(now) else { panic!("it is one too many") };
+    assert_eq!(error.kind(), HttpErrorKind::Resolve);
+    assert!(error.to_string().contains("8 look-ups have not ended"), "{error}");
+    // When one has ended, there is room again.
+    drop(hanging);
+    go.send(()).unwrap();
+    let end = Instant::now() + super::PATIENCE;
+    while !matches!(one_more.resolve(now), Resolved::Pending) {
+        assert!(Instant::now() < end, "no thread ends");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_fork_child_does_not_count_the_look_ups_of_its_parent() {
+    let (look_up, starts, go) = hanging("127.0.0.1:80".parse().unwrap());
+    let mut options = options("http://host.test/");
+    options.look_up = look_up;
+    let mut client = Loop::new(options);
+    client.submit(1, "");
+    starts.recv().unwrap();
+    assert!(Threads::count() > 0);
+    // SAFETY: the child only loads a number and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: ends the child without running anything of its parent's.
+        unsafe { libc::_exit(i32::try_from(Threads::count()).unwrap_or(-1)) };
+    }
+    assert!(child > 0);
+    let mut status = -1;
+    // SAFETY: a child of ours that nobody else waits for.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+    go.send(()).unwrap();
 }
