@@ -276,7 +276,8 @@ impl Spool {
     /// # Errors
     ///
     /// If it is damaged, or the file is gone, or the spool does not hold it any more. A batch with damage
-    /// is to be counted and settled with [`done`](Self::done); its segment is put aside then.
+    /// is to be counted and settled with [`done`](Self::done); its segment is put aside then. One whose
+    /// error [`may_pass`](SegmentError::may_pass) is neither lost nor damaged: it is to be read again.
     pub(crate) fn read(&mut self, place: Place) -> Result<SealedBatch, SegmentError> {
         self.leave_inherited();
         let held = self.held.get_mut(&place.segment).ok_or_else(no_such_batch)?;
