@@ -425,6 +425,11 @@ impl Held {
         self.retry.is_none_or(|at| at <= now)
     }
 
+    /// Batches in it, those that are settled included.
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
     /// Bytes on disk, the sidecar included.
     pub(super) fn bytes(&self) -> u64 {
         self.segment_bytes + self.sidecar.readable_bytes

@@ -52,13 +52,17 @@ use crate::file_sink::WallClock;
 use crate::log;
 use crate::segment::disk::{Disk, OsDisk};
 use crate::segment::{
-    MAX_BATCHES, SegmentError, SegmentErrorKind, SegmentIdentity, SegmentName, SegmentWriter,
-    lone_batch_bytes,
+    SegmentError, SegmentErrorKind, SegmentIdentity, SegmentName, SegmentWriter, lone_batch_bytes,
 };
 use crate::sink::{InstanceId, SealedBatch};
 
 /// Adopted segments that are held at a time: each takes a descriptor, and its batches' places memory.
 const ADOPTED_MAX: usize = 32;
+/// Batches in the held segments of this process, above which its oldest goes, and in adopted ones, above
+/// which no more are adopted: some 100 bytes of memory each.
+const BATCHES_MAX: usize = 1 << 16;
+/// Batches of a segment, so that there are several in [`BATCHES_MAX`].
+const SEGMENT_BATCHES_MAX: u32 = BATCHES_MAX as u32 / 16;
 /// Segments, and bytes of them, that one call of [`Spool::adopt`] reads.
 const ADOPT_SEGMENTS_MAX: usize = 16;
 const ADOPT_BYTES_MAX: u64 = 16 << 20;
@@ -137,6 +141,8 @@ pub(crate) enum DropReason {
     Age,
     /// The spool was above `max_bytes`.
     Bytes,
+    /// This process held more batches than its memory is meant for.
+    Batches,
 }
 
 /// What [`Spool::enforce`] dropped.
@@ -309,6 +315,7 @@ impl Spool {
             }
             let held = self.held.values().filter(|held| held.appended.is_none()).count();
             if held >= ADOPTED_MAX
+                || self.batches(false) >= BATCHES_MAX
                 || segments_read >= ADOPT_SEGMENTS_MAX
                 || bytes_read >= ADOPT_BYTES_MAX
             {
@@ -350,7 +357,7 @@ impl Spool {
     }
 
     /// Keeps the spool under its caps: drops what is older than `max_age`, and the oldest above
-    /// `max_bytes`. Also does what is due otherwise: retries what could not be written or deleted,
+    /// `max_bytes` and above the number of batches that a process holds. Also does what is due otherwise: retries what could not be written or deleted,
     /// and puts away what is idle. To be called after appending, and from time to time.
     pub(crate) fn enforce(&mut self, now: Instant) -> Vec<Dropped> {
         self.leave_inherited();
@@ -458,7 +465,7 @@ impl Spool {
             || held.writer.as_ref().is_none_or(|writer| {
                 let with_batch = writer.closed_bytes_with(batch.frame.len() as u64);
                 writer.is_closing()
-                    || writer.batches() == MAX_BATCHES
+                    || writer.batches() == SEGMENT_BATCHES_MAX
                     || writer.batches() > 0 && with_batch > self.segment_max_bytes()
             })
     }
@@ -666,7 +673,8 @@ impl Spool {
         let is_old = |held: &Held| {
             held.appended.is_some_and(|appended| is_past(appended, self.options.max_age, now))
         };
-        self.bytes() > self.options.max_bytes && !self.others.is_empty()
+        self.batches(true) > BATCHES_MAX
+            || self.bytes() > self.options.max_bytes && !self.others.is_empty()
             || self.has_excess(now)
             || self.held.values().any(|held| held.may_go(now) && is_old(held))
     }
@@ -698,9 +706,12 @@ impl Spool {
                 Some(_) => self.has_excess(now),
                 None => self.bytes() > self.options.max_bytes,
             };
-            let reason = match (is_old, is_above) {
-                (true, _) => DropReason::Age,
-                (_, true) => DropReason::Bytes,
+            let is_own = held.is_some_and(|held| held.appended.is_some());
+            let is_one_too_many = is_own && self.batches(true) > BATCHES_MAX;
+            let reason = match (is_old, is_above, is_one_too_many) {
+                (true, ..) => DropReason::Age,
+                (_, true, _) => DropReason::Bytes,
+                (.., true) => DropReason::Batches,
                 _ => {
                     if held.is_none() {
                         self.others.push(candidate);
@@ -790,6 +801,12 @@ impl Spool {
             dropped.push(Dropped { place: None, spans, reason, is_unreadable });
         }
         Ok(true)
+    }
+
+    /// Batches in the segments that are held and were begun here, or in those that were adopted.
+    fn batches(&self, own: bool) -> usize {
+        let held = self.held.values().filter(|held| held.appended.is_some() == own);
+        held.map(Held::batches).sum()
     }
 
     fn held_bytes(&self) -> u64 {

@@ -139,3 +139,49 @@ fn what_is_adopted_counts_once() {
     assert_eq!(spool.adopt_all(), whole(0..40));
     assert_eq!((spool.bytes(), spool.enforce(time.now())), (left, vec![]));
 }
+
+#[test]
+fn a_process_holds_a_bounded_number_of_batches_however_small() {
+    let directory = tempfile::tempdir().unwrap();
+    let time = Time::new();
+    let options = || time.options(directory.path(), 8 << 20, 256 << 20);
+    let tiny = |sequence| batch_of(INSTANCE, sequence, 1, 0);
+    let mut spool = Spool::open(options()).unwrap();
+    let count = BATCHES_MAX as u64 + 3 * u64::from(SEGMENT_BATCHES_MAX);
+    let (mut places, mut gone) = (Vec::new(), 0);
+    for sequence in 0..count {
+        places.push(spool.append(&tiny(sequence), time.now()).unwrap());
+        for dropped in spool.enforce(time.now()) {
+            assert_eq!((dropped.reason, dropped.spans), (DropReason::Batches, 1));
+            assert_eq!(dropped.place, Some(places[gone]), "the oldest go first");
+            gone += 1;
+        }
+        assert!(spool.batches(true) <= BATCHES_MAX);
+    }
+    assert_eq!(gone, 3 * SEGMENT_BATCHES_MAX as usize, "no more than necessary");
+    spool.kill();
+
+    // As many are left as a process adopts, and one more.
+    let mut dead = Spool::open(options()).unwrap();
+    dead.append(&tiny(count), time.now()).unwrap();
+    dead.kill();
+    let mut spool = Spool::open(options()).unwrap();
+    let mut parts = Vec::new();
+    while spool.batches(false) < BATCHES_MAX {
+        let adopted = spool.adopt().unwrap();
+        assert!(adopted.more);
+        parts.extend(adopted.parts);
+    }
+    let adopted = spool.adopt().unwrap();
+    assert_eq!((adopted.parts.len(), adopted.more), (0, true));
+    assert_eq!(spool.enforce(time.now()), [], "what waits on disk is not dropped");
+    // Own ones are counted apart, and there is room again when some are settled.
+    let place = spool.append(&tiny(count + 1), time.now()).unwrap();
+    assert_eq!(spool.enforce(time.now()), []);
+    spool.done(place, 0, 1).unwrap();
+    for part in parts {
+        spool.done(part.place, 0, 1).unwrap();
+    }
+    let adopted = spool.adopt().unwrap();
+    assert_eq!((adopted.parts.len(), adopted.more), (1, false));
+}
