@@ -177,6 +177,7 @@ fn a_process_holds_a_bounded_number_of_batches_however_small() {
     assert_eq!(spool.enforce(time.now()), [], "what waits on disk is not dropped");
     // Own ones are counted apart, and there is room again when some are settled.
     let place = spool.append(&tiny(count + 1), time.now()).unwrap();
+    time.advance(5);
     assert_eq!(spool.enforce(time.now()), []);
     spool.done(place, 0, 1).unwrap();
     for part in parts {
