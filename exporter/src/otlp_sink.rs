@@ -105,7 +105,9 @@ impl Compression {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct OtlpOptions {
-    /// The sink's name in logs and stats; `otlp` unless told otherwise.
+    /// The sink's name in logs and stats; `otlp` unless told otherwise. With `DIR`, what waits on disk is found again
+    /// by name and endpoint, without the endpoint's user, password and query and without the headers, which may
+    /// change. So sinks for several tenants behind one URL need names of their own, the same at each start.
     pub name: String,
     /// The URL with its path: `http://`, `https://`, or `unix:///SOCKET:/PATH`.
     pub endpoint: String,
@@ -177,11 +179,13 @@ impl OtlpOptions {
         }
     }
 
-    /// The name of the spool's directory: the same in every process that sends to the same place.
+    /// The name of the spool's directory: the same in every process that sends to the same place, with whatever
+    /// credentials.
     pub(crate) fn spool_key(&self) -> String {
         let mut name: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
         name.truncate(32);
-        format!("{name}-{:08x}", crc32fast::hash(self.endpoint.as_bytes()))
+        let place = format!("{} {}", self.name, self.place());
+        format!("{name}-{:08x}", crc32fast::hash(place.as_bytes()))
     }
 }
 
@@ -613,5 +617,43 @@ impl Secrets {
         let head = String::from_utf8_lossy(&text.as_bytes()[..text.len().min(ANSWER_BYTES_SHOWN)]);
         let text: String = head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text.trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spool_is_found_again_with_other_credentials_and_not_for_another_name_or_place() {
+        let key = |name: &str, endpoint: &str| {
+            let mut options = OtlpOptions::new(endpoint);
+            options.name = name.to_owned();
+            options.headers.push(("api-key".to_owned(), endpoint.to_owned()));
+            options.spool_key()
+        };
+        let first = key("otlp", "https://a.example/v1/traces?key=1");
+        assert!(first.starts_with("otlp-"), "{first}");
+        for same in [
+            "https://a.example/v1/traces?key=2",
+            "https://a.example/v1/traces",
+            "https://user:password@a.example/v1/traces",
+        ] {
+            assert_eq!(key("otlp", same), first, "{same}");
+        }
+        let others = [
+            key("otlp", "https://b.example/v1/traces"),
+            key("otlp", "https://a.example/other/v1/traces"),
+            key("otlp", "http://a.example/v1/traces"),
+            key("otlp", "https://a.example:4318/v1/traces"),
+            key("otlp2", "https://a.example/v1/traces"),
+            // Not even where the names differ in what no directory is named by.
+            key("ot-lp", "https://a.example/v1/traces"),
+            key("ot_lp", "https://a.example/v1/traces"),
+        ];
+        let mut all: Vec<_> = others.iter().chain([&first]).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8, "{others:?}");
     }
 }

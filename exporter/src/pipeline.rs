@@ -81,6 +81,8 @@ struct State {
     start_failed: Option<Instant>,
     sinks: Vec<SinkStats>,
     sink_changes: Vec<SinkChange>,
+    /// Sinks with a spool: name, and the spool's directory.
+    spools: Vec<(String, String)>,
 }
 
 /// What the application asked for while the flusher runs.
@@ -147,14 +149,22 @@ impl Pipeline {
     ///
     /// As [`PipelineBuilder::install`], for the options.
     pub fn add_otlp(&self, options: OtlpOptions) -> Result<(), StartError> {
-        self.shared.change_sinks(SinkChange::Add(courier(options, &self.settings())?));
+        let settings = self.settings();
+        let spool = (options.name.clone(), options.spool_key());
+        add_spool(&mut lock(&self.shared.state).spools, &options, &settings)?;
+        let source = courier(options, &settings).inspect_err(|_| {
+            lock(&self.shared.state).spools.retain(|known| *known != spool);
+        })?;
+        self.shared.change_sinks(SinkChange::Add(source));
         Ok(())
     }
 
     /// Removes the sinks of that name. What waits for them is dropped and counted, or stays in the spool; their
     /// counts leave the stats.
     pub fn remove_sink(&self, name: impl Into<String>) {
-        self.shared.change_sinks(SinkChange::Remove(name.into()));
+        let name = name.into();
+        lock(&self.shared.state).spools.retain(|(known, _)| *known != name);
+        self.shared.change_sinks(SinkChange::Remove(name));
     }
 
     /// What the pipeline's batches carry to tell them from other pipelines'.
@@ -467,7 +477,9 @@ impl PipelineBuilder {
             }
         }
         let mut sources: Vec<Source> = self.sinks.drain(..).map(Source::Sink).collect();
+        let mut spools = Vec::new();
         for options in self.otlp.drain(..) {
+            add_spool(&mut spools, &options, &settings)?;
             sources.push(courier(options, &settings)?);
         }
         let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
@@ -483,7 +495,7 @@ impl PipelineBuilder {
             instance: InstanceId(spanring::export::random_u128()),
             settings: Mutex::new(Arc::new(settings)),
             waiting: Mutex::new(None),
-            state: Mutex::default(),
+            state: Mutex::new(State { spools, ..State::default() }),
             changed: Condvar::new(),
             sinks_change: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -534,6 +546,29 @@ pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError
         ..FileSinkOptions::default()
     };
     FileSink::create(dir, options).map_err(StartError::Directory)
+}
+
+/// Enters the spool of a new sink, unless another sink of the pipeline has the same: each would deliver what the other
+/// left, with its own headers.
+fn add_spool(
+    spools: &mut Vec<(String, String)>,
+    options: &OtlpOptions,
+    settings: &Settings,
+) -> Result<(), StartError> {
+    if settings.dir.is_none() {
+        return Ok(());
+    }
+    let spool = (options.name.clone(), options.spool_key());
+    if spools.contains(&spool) {
+        return Err(StartError::Otlp(format!(
+            "two sinks are named {:?} and send to {}; with DIR each needs a name of its own, by which what waits on \
+             disk is found again",
+            options.name,
+            options.place()
+        )));
+    }
+    spools.push(spool);
+    Ok(())
 }
 
 /// The sender that `options` describe, with its spool if there is a directory.
@@ -689,5 +724,40 @@ mod tests {
             pipeline.shared.sinks_change.store(false, Ordering::Release);
             pipeline.shutdown(Duration::from_secs(10)).unwrap();
         }
+    }
+
+    #[test]
+    fn two_sinks_with_one_spool_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = |dir: bool| {
+            let builder = Settings::builder().ignore_environment();
+            if dir { builder.dir(directory.path()).build() } else { builder.build() }
+        };
+        let named = |name: &str, key: u32| {
+            let url = format!("http://127.0.0.1:9/v1/traces?key={key}");
+            OtlpOptions { name: name.to_owned(), ..OtlpOptions::new(url) }
+        };
+        let build = |dir, second| {
+            Pipeline::builder()
+                .settings(settings(dir))
+                .otlp(named("otlp", 1))
+                .otlp(named(second, 2))
+                .build()
+        };
+        let Err(StartError::Otlp(message)) = build(true, "otlp") else { panic!("it is taken") };
+        assert!(message.contains("127.0.0.1:9") && !message.contains("key"), "{message}");
+        assert!(build(false, "otlp").is_ok(), "without DIR they share nothing");
+        let pipeline = build(true, "other").unwrap();
+        assert!(pipeline.add_otlp(named("other", 3)).is_err());
+        pipeline.remove_sink("other");
+        // One that cannot be opened is not there either.
+        let spool = directory.path().join("spool").join(named("other", 3).spool_key());
+        std::fs::remove_dir(&spool).unwrap();
+        std::fs::write(&spool, "in the way").unwrap();
+        let error = pipeline.add_otlp(named("other", 3)).unwrap_err();
+        assert!(matches!(error, StartError::Directory(_)), "{error}");
+        std::fs::remove_file(&spool).unwrap();
+        pipeline.add_otlp(named("other", 3)).unwrap();
+        assert!(pipeline.add_otlp(named("other", 3)).is_err());
     }
 }

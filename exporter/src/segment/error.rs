@@ -86,6 +86,13 @@ impl SegmentError {
         self.io
     }
 
+    /// Whether the same may succeed later, as the system refused it now: it has no descriptor or no memory
+    /// left, or the disk or its server does not answer. What is in the file is not what is wrong. If not,
+    /// the file is damaged, missing, or of a version that is not known here.
+    pub fn may_pass(&self) -> bool {
+        self.kind == SegmentErrorKind::Io && self.io != Some(io::ErrorKind::NotFound)
+    }
+
     /// The file or directory; `None` for a segment in memory.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -133,5 +140,41 @@ fn io_advice(kind: io::ErrorKind) -> &'static str {
             "choose a path of which every part is a directory or missing"
         }
         _ => "check the disk and the file system",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_may_pass_and_what_the_file_holds_does_not() {
+        let passing = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::IO,
+            Errno::NOMEM,
+            Errno::STALE,
+            Errno::ACCESS,
+            Errno::TIMEDOUT,
+        ];
+        for errno in passing {
+            let error = SegmentError::io("cannot read the batch", &errno.into());
+            assert!(error.may_pass(), "{error}");
+        }
+        assert!(!SegmentError::io("cannot read the batch", &Errno::NOENT.into()).may_pass());
+        for kind in [
+            SegmentErrorKind::NotASegment,
+            SegmentErrorKind::UnknownVersion,
+            SegmentErrorKind::Truncated,
+            SegmentErrorKind::Damaged,
+            SegmentErrorKind::NoSegments,
+            SegmentErrorKind::Replaced,
+            SegmentErrorKind::Refused,
+        ] {
+            assert!(!SegmentError::new(kind, "wrong", "nothing").may_pass(), "{kind:?}");
+        }
     }
 }

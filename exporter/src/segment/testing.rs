@@ -89,6 +89,11 @@ impl FaultyDisk {
         faults.failing = if failing { 0..u64::MAX } else { 0..0 };
     }
 
+    /// Lets every call from that one on fail.
+    pub(crate) fn set_failing_from(&self, first: u64) {
+        self.faults.lock().unwrap().failing = first..u64::MAX;
+    }
+
     fn call(&self, what: &'static str) -> io::Result<()> {
         let mut faults = self.faults.lock().unwrap();
         let call = faults.calls;

@@ -226,6 +226,8 @@ pub(super) struct Held {
     pub(super) begun: Option<Instant>,
     /// When the newest batch was appended; `None` for an adopted segment, whose name says its age.
     pub(super) appended: Option<Instant>,
+    /// Until when it is left alone, as it could not be deleted.
+    pub(super) retry: Option<Instant>,
     /// Which file it is; `None` if it has vanished already.
     id: Option<(u64, u64)>,
     /// Length of the segment, in bytes; it is checked before an adopted one is deleted.
@@ -263,6 +265,7 @@ impl Held {
             writer: Some(writer),
             begun: Some(now),
             appended: Some(now),
+            retry: None,
             batches: Vec::new(),
             open: 0,
             is_damaged: false,
@@ -319,6 +322,7 @@ impl Held {
             writer: None,
             begun: None,
             appended: None,
+            retry: None,
             id: Some(status.id),
             segment_bytes: status.len,
             batches: Vec::new(),
@@ -414,6 +418,16 @@ impl Held {
     /// Whether nothing of it is left to do.
     pub(super) fn is_done(&self) -> bool {
         self.open == 0
+    }
+
+    /// Whether it may be tried to delete it.
+    pub(super) fn may_go(&self, now: Instant) -> bool {
+        self.retry.is_none_or(|at| at <= now)
+    }
+
+    /// Batches in it, those that are settled included.
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
     }
 
     /// Bytes on disk, the sidecar included.

@@ -26,7 +26,7 @@
 //! - Every batch that was appended or adopted ends by [`done`](Spool::done), by [`Dropped`], or stays in
 //!   the directory for the next process.
 //! - [`enforce`](Spool::enforce) leaves at most `max_bytes`, unless what is above is other processes' or
-//!   cannot be deleted.
+//!   cannot be deleted. Then this process keeps at most an eighth of it.
 //!
 //! What is settled is marked beside the segment and not in it, as segments only grow: a reader of segments
 //! needs to know nothing of the spool, and a torn mark costs a repetition, never a batch. Marks are never
@@ -41,7 +41,7 @@ mod sidecar;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -49,23 +49,33 @@ use self::held::{ASIDE_SUFFIX, Held, SIDECAR_SUFFIX, SidecarFile, Taken, no_such
 use self::sidecar::RECORD_BYTES;
 pub use self::sidecar::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
 use crate::file_sink::WallClock;
+use crate::log;
 use crate::segment::disk::{Disk, OsDisk};
 use crate::segment::{
-    MAX_BATCHES, SegmentError, SegmentErrorKind, SegmentIdentity, SegmentName, SegmentWriter,
-    lone_batch_bytes,
+    SegmentError, SegmentErrorKind, SegmentIdentity, SegmentName, SegmentWriter, lone_batch_bytes,
 };
 use crate::sink::{InstanceId, SealedBatch};
 
 /// Adopted segments that are held at a time: each takes a descriptor, and its batches' places memory.
 const ADOPTED_MAX: usize = 32;
+/// Batches in the held segments of this process, above which its oldest goes, and in adopted ones, above
+/// which no more are adopted: some 100 bytes of memory each.
+const BATCHES_MAX: usize = 1 << 16;
+/// Batches of a segment, so that there are several in [`BATCHES_MAX`].
+const SEGMENT_BATCHES_MAX: u32 = BATCHES_MAX as u32 / 16;
 /// Segments, and bytes of them, that one call of [`Spool::adopt`] reads.
 const ADOPT_SEGMENTS_MAX: usize = 16;
 const ADOPT_BYTES_MAX: u64 = 16 << 20;
 /// Dead processes' segments that one call of [`Spool::enforce`] reads to count what it drops.
 const ENFORCE_SEGMENTS_MAX: usize = 64;
+/// Files of others that are tried to be dropped until the directory is listed again: each once.
+const OTHERS_MAX: usize = 256;
+/// Which part of the cap a process may use for itself, whatever others have.
+const SHARE: u64 = 8;
 /// Names that are tried for a new segment.
 const NAMES_MAX: usize = 16;
-/// How often a directory is listed to see what other processes put there.
+/// How often a directory is listed to see what other processes put there, and how long what could not be
+/// deleted is left alone.
 const LIST_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a segment in which everything is settled waits for further batches.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -83,8 +93,8 @@ pub(crate) struct SpoolOptions {
     /// Age at which what is not delivered is dropped: of a segment of this process since its newest
     /// batch, of another's an eighth later, since it was begun.
     pub(crate) max_age: Duration,
-    /// Length at which the next segment is begun, in bytes: at most a quarter of `max_bytes`, and at
-    /// least a 64th, which bounds the number of open files.
+    /// Length at which the next segment is begun, in bytes: at most a 16th of `max_bytes`, so that there
+    /// are several in a process's share, and at least a 64th, which bounds the number of open files.
     pub(crate) segment_max_bytes: u64,
     /// Whether a batch is durable when [`Spool::append`] returns.
     pub(crate) fsync: bool,
@@ -131,6 +141,8 @@ pub(crate) enum DropReason {
     Age,
     /// The spool was above `max_bytes`.
     Bytes,
+    /// This process held more batches than its memory is meant for.
+    Batches,
 }
 
 /// What [`Spool::enforce`] dropped.
@@ -162,7 +174,11 @@ pub(crate) struct Spool {
     last_created_unix_nano: u64,
     /// What is in the directory and not held, as of the last listing.
     others_bytes: u64,
+    /// The oldest of it, the oldest first, without what was tried to be dropped since that listing.
+    others: Vec<Candidate>,
     listed: Option<Instant>,
+    /// When something last could not be deleted, while there is such a thing; it is logged once.
+    stuck: Option<Instant>,
     /// Files about which an error was told.
     told: BTreeSet<String>,
 }
@@ -199,7 +215,9 @@ impl Spool {
             next_number: 0,
             last_created_unix_nano: 0,
             others_bytes: 0,
+            others: Vec::new(),
             listed: None,
+            stuck: None,
             told: BTreeSet::new(),
         };
         spool.create_directory()?;
@@ -264,7 +282,8 @@ impl Spool {
     /// # Errors
     ///
     /// If it is damaged, or the file is gone, or the spool does not hold it any more. A batch with damage
-    /// is to be counted and settled with [`done`](Self::done); its segment is put aside then.
+    /// is to be counted and settled with [`done`](Self::done); its segment is put aside then. One whose
+    /// error [`may_pass`](SegmentError::may_pass) is neither lost nor damaged: it is to be read again.
     pub(crate) fn read(&mut self, place: Place) -> Result<SealedBatch, SegmentError> {
         self.leave_inherited();
         let held = self.held.get_mut(&place.segment).ok_or_else(no_such_batch)?;
@@ -284,12 +303,19 @@ impl Spool {
         let (mut segments_read, mut bytes_read) = (0, 0);
         let own: BTreeSet<SegmentName> =
             self.held.values().map(|held| held.name.to_closed()).collect();
+        let others = directory
+            .segments
+            .iter()
+            .filter(|(name, file)| file.segment_bytes.is_some() && !own.contains(name));
+        self.others_bytes = others.map(|(_, file)| file.bytes()).sum::<u64>()
+            + directory.asides.iter().map(|aside| aside.bytes).sum::<u64>();
         for (name, file) in &directory.segments {
             if own.contains(name) || file.segment_bytes.is_none() {
                 continue;
             }
             let held = self.held.values().filter(|held| held.appended.is_none()).count();
             if held >= ADOPTED_MAX
+                || self.batches(false) >= BATCHES_MAX
                 || segments_read >= ADOPT_SEGMENTS_MAX
                 || bytes_read >= ADOPT_BYTES_MAX
             {
@@ -301,6 +327,7 @@ impl Spool {
                 Ok(Some(Taken { held, damage })) => {
                     segments_read += 1;
                     bytes_read += file.bytes();
+                    self.others_bytes -= file.bytes();
                     adopted.errors.extend(damage);
                     let segment = self.hold(held);
                     let held = &self.held[&segment];
@@ -330,27 +357,26 @@ impl Spool {
     }
 
     /// Keeps the spool under its caps: drops what is older than `max_age`, and the oldest above
-    /// `max_bytes`. Also does what is due otherwise: retries what could not be written or deleted,
+    /// `max_bytes` and above the number of batches that a process holds. Also does what is due otherwise: retries what could not be written or deleted,
     /// and puts away what is idle. To be called after appending, and from time to time.
     pub(crate) fn enforce(&mut self, now: Instant) -> Vec<Dropped> {
         self.leave_inherited();
         self.tidy(now);
-        let is_old = |held: &Held| match held.appended {
-            Some(appended) => is_past(appended, self.options.max_age, now),
-            None => false,
-        };
-        let is_listing_due = self.listed.is_none_or(|at| is_past(at, LIST_INTERVAL, now));
-        if !is_listing_due
-            && self.bytes() <= self.options.max_bytes
-            && !self.held.values().any(is_old)
-        {
-            return Vec::new();
+        let mut dropped = Vec::new();
+        if self.listed.is_none_or(|at| is_past(at, LIST_INTERVAL, now)) {
+            self.list(now);
+            self.drop_excess(now, &mut dropped);
+            let is_stuck = self.held.values().any(|held| held.retry.is_some());
+            self.stuck = self.stuck.filter(|at| is_stuck || *at == now);
+        } else if self.may_drop(now) {
+            self.drop_excess(now, &mut dropped);
         }
-        self.drop_excess(now)
+        dropped
     }
 
     /// When [`enforce`](Self::enforce) has something to do if nothing happens until then; `None` while
-    /// nothing is held. What other processes leave is not foreseen.
+    /// nothing is held. What other processes leave is not foreseen. After a call of it, this is later:
+    /// what it could not do waits.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let listing = self.listed.and_then(|at| at.checked_add(LIST_INTERVAL));
         let due = |(segment, held): (&u64, &Held)| match (held.begun, held.appended) {
@@ -363,6 +389,8 @@ impl Spool {
             // The wall clock says when it is old, or it could not be deleted.
             _ => listing,
         };
+        let due =
+            |one: (&u64, &Held)| due(one).map(|at| one.1.retry.map_or(at, |retry| at.max(retry)));
         self.held.iter().filter_map(due).min()
     }
 
@@ -404,7 +432,9 @@ impl Spool {
             self.held.clear();
             self.current = None;
             self.told.clear();
+            self.others.clear();
             self.listed = None;
+            self.stuck = None;
         }
     }
 
@@ -422,7 +452,7 @@ impl Spool {
 
     fn segment_max_bytes(&self) -> u64 {
         let max_bytes = self.options.max_bytes;
-        self.options.segment_max_bytes.clamp(max_bytes / 64, max_bytes / 4)
+        self.options.segment_max_bytes.clamp(max_bytes / 64, max_bytes / (2 * SHARE))
     }
 
     /// Age at which a segment is ended, so that all of it becomes old at about one time.
@@ -435,7 +465,7 @@ impl Spool {
             || held.writer.as_ref().is_none_or(|writer| {
                 let with_batch = writer.closed_bytes_with(batch.frame.len() as u64);
                 writer.is_closing()
-                    || writer.batches() == MAX_BATCHES
+                    || writer.batches() == SEGMENT_BATCHES_MAX
                     || writer.batches() > 0 && with_batch > self.segment_max_bytes()
             })
     }
@@ -529,7 +559,12 @@ impl Spool {
             self.current = None;
         }
         held.remove(self.disk.as_ref(), false)?;
-        self.held.remove(&segment);
+        if let Some(held) = self.held.remove(&segment)
+            && held.is_damaged()
+        {
+            // It was put aside.
+            self.others_bytes += held.bytes();
+        }
         Ok(())
     }
 
@@ -569,7 +604,8 @@ impl Spool {
             .iter_mut()
             .filter_map(|(segment, held)| {
                 if held.is_done() {
-                    return Some(*segment).filter(|segment| Some(*segment) != self.current);
+                    let may_go = Some(*segment) != self.current && held.may_go(now);
+                    return may_go.then_some(*segment);
                 }
                 // If this fails again, so does the next call.
                 _ = held.write_marks();
@@ -577,108 +613,200 @@ impl Spool {
             })
             .collect();
         for segment in done {
-            _ = self.remove(segment);
+            if let Err(error) = self.remove(segment) {
+                self.leave_for_later(segment, now);
+                self.tell_stuck(&error, now);
+            }
         }
     }
 
-    fn drop_excess(&mut self, now: Instant) -> Vec<Dropped> {
-        // If it cannot be listed, what is held is known nevertheless.
-        let mut directory =
-            Directory::list(self.disk.as_ref(), &self.options.directory).unwrap_or_default();
-        self.listed = Some(now);
-        let mut candidates = std::mem::take(&mut directory.asides);
-        for held in self.held.values() {
-            directory.segments.remove(&held.name.to_closed());
+    /// Does not try again what could not be deleted, for a while.
+    fn leave_for_later(&mut self, segment: u64, now: Instant) {
+        if let Some(held) = self.held.get_mut(&segment) {
+            held.retry = now.checked_add(LIST_INTERVAL);
         }
-        let others = directory.segments.iter();
-        candidates.extend(others.map(|(name, file)| Candidate {
-            name: name.clone(),
+    }
+
+    fn tell_stuck(&mut self, error: &SegmentError, now: Instant) {
+        if self.stuck.replace(now).is_none() {
+            log::warning!("the spool cannot delete what it has to, and tries again: {error}");
+        }
+    }
+
+    /// Looks at what others have. If that is not to be had, what is held is known nevertheless.
+    fn list(&mut self, now: Instant) {
+        let directory = Directory::list(self.disk.as_ref(), &self.options.directory);
+        self.listed = Some(now);
+        let Directory { mut segments, asides: mut others } = directory.unwrap_or_default();
+        for held in self.held.values() {
+            segments.remove(&held.name.to_closed());
+        }
+        others.extend(segments.into_iter().map(|(name, file)| Candidate {
+            name,
             bytes: file.bytes(),
             what: What::Other,
         }));
-        self.others_bytes = candidates.iter().map(|candidate| candidate.bytes).sum();
-        candidates.extend(self.held.iter().map(|(&segment, held)| Candidate {
-            name: held.name.to_closed(),
-            bytes: held.bytes(),
-            what: What::Held(segment),
-        }));
-        candidates.sort_by(|a, b| a.name.cmp(&b.name));
+        self.others_bytes = others.iter().map(|candidate| candidate.bytes).sum();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        others.truncate(OTHERS_MAX);
+        self.others = others;
+    }
 
+    /// Segments of others with a name before this one are too old.
+    fn oldest_name(&self) -> SegmentName {
         let age = self.options.max_age.saturating_add(self.segment_max_age());
         let cutoff = u128::from(self.wall_unix_nano()).saturating_sub(age.as_nanos()) as u64;
-        let cutoff = SegmentName::new(cutoff, InstanceId(0), 0);
-        let mut dropped = Vec::new();
+        SegmentName::new(cutoff, InstanceId(0), 0)
+    }
+
+    /// Whether the spool is above its cap and this process has more than may be kept.
+    fn has_excess(&self, now: Instant) -> bool {
+        let max_bytes = self.options.max_bytes;
+        // What cannot be deleted is like what others have: to drop the rest for it may be in vain.
+        let own_bytes: u64 =
+            self.held.values().filter(|held| held.may_go(now)).map(Held::bytes).sum();
+        self.bytes() > max_bytes && own_bytes > max_bytes / SHARE
+    }
+
+    /// Whether there is anything to drop, without a look at the directory.
+    fn may_drop(&self, now: Instant) -> bool {
+        let is_old = |held: &Held| {
+            held.appended.is_some_and(|appended| is_past(appended, self.options.max_age, now))
+        };
+        self.batches(true) > BATCHES_MAX
+            || self.bytes() > self.options.max_bytes && !self.others.is_empty()
+            || self.has_excess(now)
+            || self.held.values().any(|held| held.may_go(now) && is_old(held))
+    }
+
+    /// Drops what is too old, and above the cap the oldest first: of what is held, not more than leaves
+    /// this process its share.
+    fn drop_excess(&mut self, now: Instant, dropped: &mut Vec<Dropped>) {
+        let mut candidates = std::mem::take(&mut self.others);
+        candidates.extend(self.held.iter().filter(|(_, held)| held.may_go(now)).map(
+            |(&segment, held)| Candidate {
+                name: held.name.to_closed(),
+                bytes: held.bytes(),
+                what: What::Held(segment),
+            },
+        ));
+        candidates.sort_by(|a, b| a.name.cmp(&b.name));
+        let oldest_name = self.oldest_name();
         let mut others_read = 0;
         for candidate in candidates {
-            let appended = match candidate.what {
-                What::Held(segment) => self.held.get(&segment).and_then(|held| held.appended),
+            let held = match candidate.what {
+                What::Held(segment) => self.held.get(&segment),
                 _ => None,
             };
-            let is_old = match appended {
+            let is_old = match held.and_then(|held| held.appended) {
                 Some(appended) => is_past(appended, self.options.max_age, now),
-                None => candidate.name < cutoff,
+                None => candidate.name < oldest_name,
             };
-            let reason = if is_old {
-                DropReason::Age
-            } else if self.bytes() > self.options.max_bytes {
-                DropReason::Bytes
-            } else {
-                continue;
+            let is_above = match held {
+                Some(_) => self.has_excess(now),
+                None => self.bytes() > self.options.max_bytes,
+            };
+            let is_own = held.is_some_and(|held| held.appended.is_some());
+            let is_one_too_many = is_own && self.batches(true) > BATCHES_MAX;
+            let reason = match (is_old, is_above, is_one_too_many) {
+                (true, ..) => DropReason::Age,
+                (_, true, _) => DropReason::Bytes,
+                (.., true) => DropReason::Batches,
+                _ => {
+                    if held.is_none() {
+                        self.others.push(candidate);
+                    }
+                    continue;
+                }
             };
             let is_gone = match &candidate.what {
-                What::Held(segment) => self.drop_held(*segment, reason, &mut dropped),
-                What::Aside(path) => {
-                    let is_gone = self.disk.remove(path).is_ok();
-                    if is_gone {
-                        let unknown =
-                            Dropped { place: None, spans: 0, reason, is_unreadable: true };
-                        dropped.push(unknown);
-                    }
-                    is_gone
+                What::Held(segment) => {
+                    self.drop_held(*segment, reason, now, dropped);
+                    continue;
                 }
+                What::Aside(path) => self.drop_aside(path, reason, dropped),
                 What::Other if others_read < ENFORCE_SEGMENTS_MAX => {
                     others_read += 1;
-                    self.drop_other(&candidate.name, reason, &mut dropped)
+                    self.drop_other(&candidate.name, reason, dropped)
                 }
-                What::Other => false,
+                What::Other => {
+                    self.others.push(candidate);
+                    continue;
+                }
             };
-            if is_gone && !matches!(candidate.what, What::Held(_)) {
-                self.others_bytes -= candidate.bytes;
+            match is_gone {
+                Ok(true) => {
+                    self.others_bytes = self.others_bytes.saturating_sub(candidate.bytes);
+                }
+                // Somebody else's.
+                Ok(false) => {}
+                Err(error) => self.tell_stuck(&error, now),
             }
         }
-        dropped
     }
 
-    fn drop_held(&mut self, segment: u64, reason: DropReason, dropped: &mut Vec<Dropped>) -> bool {
-        let Some(held) = self.held.get_mut(&segment) else { return false };
-        let losses = held.losses(segment, reason);
-        let is_gone = held.remove(self.disk.as_ref(), true).is_ok();
-        if is_gone {
-            if held.is_damaged() {
-                dropped.push(Dropped { place: None, spans: 0, reason, is_unreadable: true });
-            }
-            dropped.extend(losses);
-            self.held.remove(&segment);
-            self.current = self.current.filter(|current| *current != segment);
-        }
-        is_gone
-    }
-
-    /// Drops a segment that nobody holds.
-    fn drop_other(
+    fn drop_held(
         &mut self,
+        segment: u64,
+        reason: DropReason,
+        now: Instant,
+        dropped: &mut Vec<Dropped>,
+    ) {
+        let Some(held) = self.held.get_mut(&segment) else { return };
+        let losses = held.losses(segment, reason);
+        if let Err(error) = held.remove(self.disk.as_ref(), true) {
+            self.leave_for_later(segment, now);
+            return self.tell_stuck(&error, now);
+        }
+        if held.is_damaged() {
+            dropped.push(Dropped { place: None, spans: 0, reason, is_unreadable: true });
+        }
+        dropped.extend(losses);
+        self.held.remove(&segment);
+        self.current = self.current.filter(|current| *current != segment);
+    }
+
+    /// Drops what was put aside.
+    fn drop_aside(
+        &self,
+        path: &Path,
+        reason: DropReason,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<bool, SegmentError> {
+        match self.disk.remove(path) {
+            Ok(()) => {
+                dropped.push(Dropped { place: None, spans: 0, reason, is_unreadable: true });
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => {
+                Err(SegmentError::io("cannot remove what was put aside", &error).in_file(path))
+            }
+        }
+    }
+
+    /// Drops a segment that nobody holds; returns whether it is gone.
+    fn drop_other(
+        &self,
         name: &SegmentName,
         reason: DropReason,
         dropped: &mut Vec<Dropped>,
-    ) -> bool {
-        let Ok(Some(Taken { mut held, .. })) = self.take(name) else { return false };
+    ) -> Result<bool, SegmentError> {
+        // What cannot be taken over is told when it is to be adopted.
+        let Ok(Some(Taken { mut held, .. })) = self.take(name) else { return Ok(false) };
         let spans = held.losses(0, reason).iter().map(|loss| loss.spans).sum();
         let is_unreadable = held.is_damaged();
-        let is_gone = held.remove(self.disk.as_ref(), true).is_ok();
-        if is_gone && (spans > 0 || is_unreadable) {
+        held.remove(self.disk.as_ref(), true)?;
+        if spans > 0 || is_unreadable {
             dropped.push(Dropped { place: None, spans, reason, is_unreadable });
         }
-        is_gone
+        Ok(true)
+    }
+
+    /// Batches in the segments that are held and were begun here, or in those that were adopted.
+    fn batches(&self, own: bool) -> usize {
+        let held = self.held.values().filter(|held| held.appended.is_some() == own);
+        held.map(Held::batches).sum()
     }
 
     fn held_bytes(&self) -> u64 {
@@ -734,7 +862,7 @@ enum What {
 }
 
 impl Directory {
-    fn list(disk: &dyn Disk, path: &std::path::Path) -> Result<Self, SegmentError> {
+    fn list(disk: &dyn Disk, path: &Path) -> Result<Self, SegmentError> {
         let mut directory = Directory::default();
         let files = match disk.files(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(directory),

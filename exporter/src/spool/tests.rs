@@ -1,5 +1,6 @@
 //! The spool on real files: against a model, over a disk that fails, damaged, and between processes.
 
+mod caps;
 mod damage;
 mod model;
 mod processes;

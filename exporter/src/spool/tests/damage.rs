@@ -266,3 +266,30 @@ fn an_adopted_segment_that_changed_meanwhile_is_not_deleted() {
     }
     assert_eq!(spool.adopt_all(), whole([2]), "only what is new is adopted");
 }
+
+#[test]
+fn a_batch_that_cannot_be_read_now_is_told_from_one_that_never_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(0..0, io::ErrorKind::Other, FailingWrite::Nothing);
+    let options = Time::new().options(directory.path(), 1 << 16, 1 << 20);
+    let mut spool = Spool::open_on(Arc::new(disk.clone()), options).unwrap();
+    let places: Vec<Place> = (0..3).map(|n| spool.append_now(&batch(n))).collect();
+    disk.set_failing(true);
+    let error = spool.read(places[0]).unwrap_err();
+    assert!(error.may_pass(), "{error}");
+    disk.set_failing(false);
+    assert_eq!(spool.read(places[0]).unwrap().sequence, 0);
+
+    let segment = directory.path().join(spool.held[&0].name.to_string());
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    assert!(!spool.read(places[2]).unwrap_err().may_pass());
+    fs::write(&segment, &bytes[..last]).unwrap();
+    assert!(!spool.read(places[2]).unwrap_err().may_pass());
+    fs::remove_file(&segment).unwrap();
+    assert!(!spool.read(places[1]).unwrap_err().may_pass());
+    let never = Place { segment: 7, batch: 0 };
+    assert!(!spool.read(never).unwrap_err().may_pass());
+}
