@@ -325,7 +325,7 @@ impl Outbox {
             let spool = self.spool.as_mut().expect("what is stored is in the spool");
             let read = spool.read(stored.place);
             if let Err(error) = &read
-                && error.io_kind().is_some_and(|kind| kind != std::io::ErrorKind::NotFound)
+                && error.may_pass()
             {
                 // The disk, or the process's descriptors: the batch is as good as it was.
                 let message = format!("a batch cannot be read from the spool: {error}");

@@ -467,6 +467,8 @@ impl PipelineBuilder {
             log::warning!("{problem}");
         }
         if let Some(options) = OtlpOptions::from_settings(&settings) {
+            // The same receiver in code and in the settings is one sink, and the operator has the last word.
+            self.otlp.retain(|given| given.spool_key() != options.spool_key());
             self.otlp.push(options);
         }
         if self.sinks.is_empty() {

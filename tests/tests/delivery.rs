@@ -365,6 +365,27 @@ fn twenty_outages_lose_nothing_with_a_spool() {
 }
 
 #[test]
+fn a_receiver_that_code_and_settings_name_is_one_sink_as_the_settings_say() {
+    let receiver = Receiver::answering(|request| {
+        assert_eq!(request.headers["x-key"], "operator's");
+        Answer::status(200)
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings()
+        .endpoint(receiver.endpoint())
+        .headers([("x-key", "operator's")])
+        .dir(directory.path());
+    let mut options = OtlpOptions::new(receiver.endpoint());
+    options.headers.push(("x-key".into(), "code's".into()));
+    let pipeline = Pipeline::builder().settings(settings.build()).otlp(options).build().unwrap();
+    record(&pipeline, 10);
+    pipeline.shutdown(LONG).unwrap();
+    assert_eq!((receiver.distinct(), receiver.repeats()), (10, 0));
+    let sinks: Vec<_> = pipeline.stats().sinks.into_iter().map(|sink| sink.name).collect();
+    assert_eq!(sinks, ["file", "otlp"]);
+}
+
+#[test]
 fn a_dead_receiver_leaves_memory_to_the_others() {
     for with_spool in [false, true] {
         let directory = tempfile::tempdir().unwrap();
