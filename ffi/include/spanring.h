@@ -564,6 +564,17 @@ int32_t spanring_record_span(const spanring_record *record,
 // `out` is readable and writable.
 int32_t spanring_stats_get(spanring_stats *out);
 
+// Gives the oldest message of the library that was not given yet, ended by a zero byte, with its severity: 0 fatal, 1 error, 2 warning,
+// 3 information, 4 debugging. They are written on standard error as well; the last 64 are kept. `SPANRING_ERROR_EMPTY` if there is
+// none. `len` says how many bytes `out` has, and afterwards how long the text is; a longer one is cut.
+//
+// # Safety
+//
+// `out` is writable for `*len` bytes, `len` and `severity` readable and writable.
+int32_t spanring_message_next(char *out,
+                              size_t *len,
+                              int32_t *severity);
+
 // Gives the counts as JSON, with each sink by itself, ended by a zero byte. `len` says how many bytes `out` has, and afterwards how long the
 // text is; with `SPANRING_ERROR_BUFFER`, how long it would be.
 //

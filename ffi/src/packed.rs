@@ -220,3 +220,147 @@ macro_rules! set_all {
 }
 
 pub(crate) use set_all;
+
+/// Whether `packed` is as it must be; all that is in it is read then. For the fuzz target.
+///
+/// # Panics
+///
+/// If what was checked cannot be read.
+#[doc(hidden)]
+pub fn is_packed(packed: &[u8]) -> bool {
+    let Ok(mut reader) = Reader::new(packed) else { return false };
+    while reader.entry().is_some() {}
+    assert!(reader.rest.is_empty(), "what was checked is read to its end");
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            // NaN is not equal to itself.
+            (-1e300..1e300).prop_map(Value::Double),
+            ".{0,20}".prop_map(Value::Str),
+            proptest::collection::vec(any::<u8>(), 0..20)
+                .prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                proptest::collection::vec((".{0,8}", inner), 0..4).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    /// A key as text, or as a number.
+    fn put_key(key: &str, as_number: bool, out: &mut Vec<u8>) {
+        match Interned::new(key).filter(|_| as_number) {
+            Some(number) => out.extend(number.get().to_le_bytes()),
+            None => {
+                out.extend((TEXT | key.len() as u32).to_le_bytes());
+                out.extend(key.as_bytes());
+            }
+        }
+    }
+
+    fn put(value: &Value, as_number: bool, out: &mut Vec<u8>) {
+        let counted = |out: &mut Vec<u8>, kind: u8, len: usize| {
+            out.push(kind);
+            out.extend((len as u32).to_le_bytes());
+        };
+        match value {
+            Value::Null => out.push(0),
+            Value::Bool(value) => out.extend([1, u8::from(*value)]),
+            Value::Int(value) => {
+                out.push(2);
+                out.extend(value.to_le_bytes());
+            }
+            Value::Double(value) => {
+                out.push(3);
+                out.extend(value.to_le_bytes());
+            }
+            Value::Str(text) => match Interned::new(text).filter(|_| as_number) {
+                Some(number) => {
+                    out.push(8);
+                    out.extend(number.get().to_le_bytes());
+                }
+                None => {
+                    counted(out, 4, text.len());
+                    out.extend(text.as_bytes());
+                }
+            },
+            Value::Bytes(bytes) => {
+                counted(out, 5, bytes.len());
+                out.extend(&bytes[..]);
+            }
+            Value::Array(items) => {
+                counted(out, 6, items.len());
+                items.iter().for_each(|item| put(item, as_number, out));
+            }
+            Value::Map(entries) => {
+                counted(out, 7, entries.len());
+                for (key, item) in entries {
+                    put_key(key, as_number, out);
+                    put(item, as_number, out);
+                }
+            }
+        }
+    }
+
+    /// All that a reader gives, as plain data.
+    fn read(packed: &[u8]) -> Option<Vec<(String, Value)>> {
+        let mut reader = Reader::new(packed).ok()?;
+        let entries = std::iter::from_fn(|| {
+            let (key, value) = reader.entry()?;
+            let key = match key {
+                Key::Interned(key) => key.as_str().to_owned(),
+                Key::Str(key) => key.to_owned(),
+            };
+            let value = match value {
+                Plain::Bool(value) => Value::Bool(value),
+                Plain::Int(value) => Value::Int(value),
+                Plain::Double(value) => Value::Double(value),
+                Plain::Str(value) => Value::Str(value.to_owned()),
+                Plain::Interned(value) => Value::Str(value.as_str().to_owned()),
+                Plain::Other(value) => value,
+            };
+            Some((key, value))
+        });
+        Some(entries.collect())
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_packed_is_read(
+            attributes in proptest::collection::vec((".{0,10}", value()), 0..6),
+            as_number: bool,
+        ) {
+            let mut packed = Vec::new();
+            let mut ends = vec![0];
+            for (key, value) in &attributes {
+                put_key(key, as_number, &mut packed);
+                put(value, as_number, &mut packed);
+                ends.push(packed.len());
+            }
+            prop_assert_eq!(read(&packed), Some(attributes.clone()));
+            // Cut anywhere: whole entries or an error.
+            for len in 0..packed.len() {
+                let whole = ends.iter().position(|&end| end == len);
+                let expected = whole.map(|count| attributes[..count].to_vec());
+                prop_assert_eq!(read(&packed[..len]), expected);
+            }
+        }
+
+        #[test]
+        fn bytes_of_any_kind_are_read_or_refused(packed: Vec<u8>) {
+            is_packed(&packed);
+        }
+    }
+}

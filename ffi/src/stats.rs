@@ -7,7 +7,7 @@ use spanring::export::Reason;
 use spanring_exporter::{PipelineStats, SinkDrop, SinkStats};
 
 use crate::context::{put, put_text};
-use crate::error::{Error, guarded};
+use crate::error::{Error, SPANRING_ERROR_BUFFER, SPANRING_ERROR_EMPTY, guarded};
 use crate::pipeline::running;
 use crate::span::check_size;
 
@@ -108,6 +108,45 @@ pub unsafe extern "C" fn spanring_stats_get(out: *mut spanring_stats) -> i32 {
         // SAFETY: the caller's promise.
         unsafe { put(out, stats, "out") }
     })
+}
+
+/// Gives the oldest message of the library that was not given yet, ended by a zero byte, with its severity: 0 fatal, 1 error, 2 warning,
+/// 3 information, 4 debugging. They are written on standard error as well; the last 64 are kept. `SPANRING_ERROR_EMPTY` if there is
+/// none. `len` says how many bytes `out` has, and afterwards how long the text is; a longer one is cut.
+///
+/// # Safety
+///
+/// `out` is writable for `*len` bytes, `len` and `severity` readable and writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_message_next(
+    out: *mut c_char,
+    len: *mut usize,
+    severity: *mut i32,
+) -> i32 {
+    guarded(|| {
+        if out.is_null() || len.is_null() || severity.is_null() {
+            return Err(Error::null("out, len or severity"));
+        }
+        // SAFETY: the caller's promise, and not NULL.
+        let room = unsafe { *len };
+        if room == 0 {
+            return Err(Error::new(SPANRING_ERROR_BUFFER, format_args!("out has no bytes")));
+        }
+        let Some((level, mut text)) = spanring_exporter::next_message() else {
+            return Err(Error::new(SPANRING_ERROR_EMPTY, format_args!("there is no message")));
+        };
+        text.truncate(boundary(&text, room - 1));
+        // SAFETY: the caller's promise.
+        unsafe {
+            put(severity, level as i32, "severity")?;
+            put_text(&text, out, len, "out")
+        }
+    })
+}
+
+/// The last end of a character of `text` up to `at`.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
 /// Gives the counts as JSON, with each sink by itself, ended by a zero byte. `len` says how many bytes `out` has, and afterwards how long the

@@ -247,9 +247,29 @@ static void after_shutdown(const char *dir) {
     ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
 }
 
+/* A setting from the environment that cannot be used is said, and can be asked for. */
+static void messages(void) {
+    char text[64];
+    size_t len = sizeof(text);
+    int32_t severity = -1;
+    ANSWERS(SPANRING_ERROR_EMPTY, spanring_message_next(text, &len, &severity));
+    ANSWERS(SPANRING_ERROR_NULL, spanring_message_next(NULL, &len, &severity));
+    len = 0;
+    ANSWERS(SPANRING_ERROR_BUFFER, spanring_message_next(text, &len, &severity));
+    CHECK(setenv("SPANRING_MAX_SPANS", "many", 1) == 0);
+    CHECK(setenv("SPANRING_DIR", "/dev/null/none", 1) == 0);
+    ANSWERS(SPANRING_ERROR_START, spanring_start(NULL));
+    len = sizeof(text);
+    ANSWERS(SPANRING_OK, spanring_message_next(text, &len, &severity));
+    CHECK(severity == 2 && len == strlen(text) && len < sizeof(text));
+    CHECK(strstr(text, "SPANRING_MAX_SPANS"));
+    CHECK(unsetenv("SPANRING_MAX_SPANS") == 0 && unsetenv("SPANRING_DIR") == 0);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2);
     CHECK(spanring_last_error()[0] == 0);
+    messages();
     before_start();
     wrong_options(arguments[1]);
     wrong_spans();
