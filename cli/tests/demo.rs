@@ -94,6 +94,19 @@ fn as_many_spans_are_made_as_were_asked_for_whatever_the_number_of_threads() {
 }
 
 #[test]
+fn nothing_is_sent_to_an_endpoint_that_is_set() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    listener.set_nonblocking(true).expect("it can be made so");
+    let address = listener.local_addr().expect("it has an address");
+    let mut command = spanring();
+    command.args(["demo", "--spans", "100"]).env("SPANRING_ENDPOINT", format!("http://{address}"));
+    let output = command.output().expect("it can be run");
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
+    let kind = listener.accept().expect_err("nobody connected").kind();
+    assert_eq!(kind, std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_switched_off_engine_makes_no_spans_and_bad_settings_stop_nothing() {
     let mut command = spanring();
     command.args(["demo", "--spans", "100", "--threads", "1", "--json"]);

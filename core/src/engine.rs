@@ -543,11 +543,11 @@ impl Engine {
         Totals { created: recorded + dropped.refused(), dropped }
     }
 
-    /// Takes `bytes` from the byte budget, for sealed batches and queues; false if there are not as
-    /// many.
+    /// Takes `bytes` from the byte budget, for sealed batches and queues; false if fewer than `left` would stay free,
+    /// which rings and large values need.
     #[must_use]
-    pub fn reserve_bytes(&self, bytes: usize) -> bool {
-        self.limits.reserve_bytes(bytes)
+    pub fn reserve_bytes(&self, bytes: usize, left: u64) -> bool {
+        self.limits.reserve_bytes_but(bytes, left)
     }
 
     /// Gives bytes back.

@@ -114,9 +114,15 @@ impl SpanLimits {
 
     /// Takes `bytes` from the budget; false, and nothing taken, if there are not as many.
     pub(crate) fn reserve_bytes(&self, bytes: usize) -> bool {
+        self.reserve_bytes_but(bytes, 0)
+    }
+
+    /// The same, but at least `left` stay free.
+    pub(crate) fn reserve_bytes_but(&self, bytes: usize, left: u64) -> bool {
         let bytes = bytes as i64;
+        let needed = bytes.saturating_add_unsigned(left);
         self.bytes_free
-            .fetch_update(Relaxed, Relaxed, |free| (free >= bytes).then(|| free - bytes))
+            .fetch_update(Relaxed, Relaxed, |free| (free >= needed).then(|| free - bytes))
             .is_ok()
     }
 

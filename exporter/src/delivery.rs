@@ -25,9 +25,14 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Takes `bytes` from the budget, if there are as many.
-    pub(crate) fn new(engine: &'static Engine, bytes: usize) -> Option<Arc<Self>> {
-        engine.reserve_bytes(bytes).then(|| Arc::new(Reserved { engine, bytes }))
+    /// Takes `bytes` from the budget, if `left` stay free.
+    pub(crate) fn new(engine: &'static Engine, bytes: usize, left: u64) -> Option<Arc<Self>> {
+        engine.reserve_bytes(bytes, left).then(|| Arc::new(Reserved { engine, bytes }))
+    }
+
+    /// What queues leave of `MAX_BYTES` to rings and large values: one dead sink must not cost the others their spans.
+    pub(crate) fn left(settings: &Settings) -> u64 {
+        settings.max_bytes / 4
     }
 }
 
@@ -157,7 +162,7 @@ impl Delivery {
             Err(SinkError { retry: true, message: format!("the sink panicked: {message}") })
         });
         match &result {
-            Ok(()) => self.health.succeeded(&mut self.stats),
+            Ok(()) => self.health.succeeded(&mut self.stats, now),
             Err(error) => {
                 self.health.failed(&mut self.stats, now, &error.message, error.retry, None);
             }

@@ -229,7 +229,7 @@ impl Flusher {
             if self.records.is_empty() {
                 self.records.shrink(0);
             }
-            self.outlets.iter_mut().for_each(Outlet::cleanup);
+            self.outlets.iter_mut().for_each(|outlet| outlet.cleanup(now, &self.settings));
         }
         if found > 0 && self.cleanup_at.is_none() {
             self.cleanup_at = Some(later(now, self.settings.cleanup_interval));
@@ -347,7 +347,8 @@ impl Flusher {
         let mut reserved = None;
         let mut reserve = || {
             if reserved.is_none() {
-                reserved = Reserved::new(engine, batch.frame.len());
+                let left = Reserved::left(&self.settings);
+                reserved = Reserved::new(engine, batch.frame.len(), left);
             }
             reserved.clone()
         };
@@ -490,9 +491,11 @@ impl Flusher {
             self.poll_for(Some(wait.max(Duration::from_millis(1))));
             self.publish();
         }
+        // Answers that are there count.
+        self.poll_for(Some(Duration::ZERO));
         let now = Instant::now();
         for outlet in &mut self.outlets {
-            outlet.drive(now, true, &self.settings);
+            outlet.drive_last(now, &self.settings);
             outlet.close(now);
         }
         self.publish();

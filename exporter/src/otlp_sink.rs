@@ -18,7 +18,7 @@ use spanring::settings::Settings;
 
 use crate::http::{
     Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, ProxySettings, Request,
-    Response, TlsOptions,
+    Response, TlsOptions, without_userinfo,
 };
 use crate::sender::{Content, Outcome, Parcel, Sender};
 use crate::{batch, log, otlp};
@@ -29,6 +29,8 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// What messages show of an answer.
 const ANSWER_BYTES_SHOWN: usize = 200;
+/// What is shorter is found in any text, and no secret.
+const SECRET_BYTES_MIN: usize = 4;
 const USER_AGENT: &str = concat!("spanring/", env!("CARGO_PKG_VERSION"));
 
 /// How a request's body is compressed.
@@ -194,6 +196,7 @@ pub(crate) struct OtlpSink {
     endpoint: String,
     options: Option<ClientOptions>,
     headers: Vec<(String, String)>,
+    secrets: Secrets,
     client: Option<Client>,
     compression: Compression,
     /// That the compression was refused.
@@ -211,6 +214,7 @@ impl OtlpSink {
     /// What is wrong with the options, and what to do.
     pub(crate) fn new(options: &OtlpOptions) -> Result<Self, String> {
         let endpoint = Endpoint::parse(&options.endpoint).map_err(|error| error.to_string())?;
+        let secrets = Secrets::new(&endpoint, &options.headers);
         let client = ClientOptions {
             pool_size: options.pool_size.max(1),
             connect_timeout: options.timeout,
@@ -229,6 +233,7 @@ impl OtlpSink {
             endpoint: options.place(),
             options: Some(client),
             headers: options.headers.clone(),
+            secrets,
             client: None,
             compression: options.compression,
             note: None,
@@ -355,11 +360,11 @@ impl OtlpSink {
     }
 
     fn judge(&self, answer: &Response) -> Outcome {
-        let said = said(answer);
+        let said = said(answer, &self.secrets);
         let message =
             |what: &str| format!("{} answered {}{what}{said}", self.endpoint, answer.status);
         match answer.status {
-            200..=299 => accepted(answer),
+            200..=299 => accepted(answer, &self.secrets),
             413 => Outcome::TooLarge { message: message("; its limit for requests is lower") },
             429 | 502 | 503 | 504 => Outcome::Retry {
                 message: message(match answer.status {
@@ -371,7 +376,10 @@ impl OtlpSink {
             },
             300..=399 => {
                 let to = answer.headers.get("location").and_then(|to| to.to_str().ok());
-                let to = to.map_or(String::new(), |to| format!(" to {}", shown(to.as_bytes())));
+                // It may repeat what the endpoint has, its query for example.
+                let to = to.map_or(String::new(), |to| {
+                    format!(" to {}", self.secrets.shown(without_userinfo(to).as_bytes()))
+                });
                 Outcome::Refused {
                     message: message(&format!(
                         ", a redirect{to}, which is not followed; set ENDPOINT to where it leads"
@@ -474,7 +482,7 @@ impl Sender for OtlpSink {
 }
 
 /// What a receiver that took a request says about it.
-fn accepted(answer: &Response) -> Outcome {
+fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
     let partial = if answer.truncated {
         Default::default()
     } else if is_json(answer) {
@@ -486,7 +494,7 @@ fn accepted(answer: &Response) -> Outcome {
             .unwrap_or_default()
     };
     let (rejected, message) = partial;
-    let message = shown(message.as_bytes());
+    let message = secrets.shown(message.as_bytes());
     Outcome::Accepted { rejected: u64::try_from(rejected).unwrap_or(0), message }
 }
 
@@ -515,18 +523,41 @@ fn retry_after(answer: &Response, now: SystemTime) -> Option<Duration> {
 }
 
 /// The beginning of an answer's text, or of the message in it, for messages.
-fn said(answer: &Response) -> String {
+fn said(answer: &Response, secrets: &Secrets) -> String {
     let text = match otlp::response::status_message(&answer.body) {
-        Some(message) if !is_json(answer) => shown(message.as_bytes()),
-        _ => shown(&answer.body),
+        Some(message) if !is_json(answer) => secrets.shown(message.as_bytes()),
+        _ => secrets.shown(&answer.body),
     };
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-/// The first bytes of a text from outside, without control characters.
-fn shown(bytes: &[u8]) -> String {
-    let head = &bytes[..bytes.len().min(ANSWER_BYTES_SHOWN)];
-    let text = String::from_utf8_lossy(head);
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.trim().to_owned()
+/// What we send and no message may show: receivers like to repeat the key that they do not know.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn new(endpoint: &Endpoint, headers: &[(String, String)]) -> Self {
+        let mut secrets = endpoint.secrets();
+        for (_, value) in headers {
+            // Without the scheme before it: "Bearer", "Basic".
+            secrets.extend(value.split_whitespace().last().map(str::to_owned));
+            secrets.push(value.trim().to_owned());
+        }
+        secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+        // One that holds another goes first, or its rest would stay.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Secrets(secrets)
+    }
+
+    /// The first bytes of a text from outside, without secrets and control characters.
+    fn shown(&self, bytes: &[u8]) -> String {
+        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        for secret in &self.0 {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), "[secret]");
+            }
+        }
+        let head = String::from_utf8_lossy(&text.as_bytes()[..text.len().min(ANSWER_BYTES_SHOWN)]);
+        let text: String = head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.trim().to_owned()
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 use spanring::export::Engine;
 use spanring::settings::Settings;
 
@@ -41,6 +42,8 @@ struct Item {
     attempts: u32,
     /// Where it lies on disk, too.
     place: Option<Place>,
+    /// It was read from there: if it has to wait, it waits there.
+    from_disk: bool,
     /// The receiver may have it already.
     repeats: bool,
     _reserved: Option<Arc<Reserved>>,
@@ -49,6 +52,27 @@ struct Item {
 impl Item {
     fn key(&self) -> (u64, u32) {
         (self.sequence, self.first)
+    }
+
+    /// Keeps the first `spans`; returns the rest.
+    fn split_off(&mut self, spans: u32) -> Item {
+        let rest = Item {
+            instance: self.instance,
+            sequence: self.sequence,
+            content: self.content.clone(),
+            first: self.first + spans,
+            spans: self.spans - spans,
+            body: None,
+            since: self.since,
+            attempts: self.attempts,
+            place: self.place,
+            from_disk: self.from_disk,
+            repeats: self.repeats,
+            _reserved: self._reserved.clone(),
+        };
+        self.spans = spans;
+        self.body = None;
+        rest
     }
 }
 
@@ -72,6 +96,10 @@ pub(crate) struct Outbox {
     under_way: Vec<(u64, Item)>,
     next_id: u64,
     health: Health,
+    /// The pipeline's own, whose batches flush and shutdown wait for; others' were left in the spool.
+    instance: Option<InstanceId>,
+    /// Spans of a request that the receiver took, or may take: fewer once one was too large for it.
+    spans_max: u32,
     /// Why the sender cannot work at all.
     unusable: Option<String>,
     /// Whether dead processes left more than was taken over.
@@ -105,6 +133,8 @@ impl Outbox {
             under_way: Vec::new(),
             next_id: 0,
             health: Health::new(),
+            instance: None,
+            spans_max: u32::MAX,
             unusable: None,
             more_to_adopt: false,
             spool_fails: false,
@@ -144,6 +174,7 @@ impl Outbox {
         settings: &Settings,
     ) {
         let spans = batch.spans;
+        self.instance = Some(batch.instance);
         self.stats.sealed += u64::from(spans);
         if spans == 0 {
             // The closing batch says nothing that a receiver of spans could use.
@@ -154,7 +185,9 @@ impl Outbox {
         }
         let place = self.keep_on_disk(batch, now);
         let bytes = batch.frame.len() + body.as_ref().map_or(0, Bytes::len);
-        let reserved = self.engine.and_then(|engine| Reserved::new(engine, bytes));
+        // What is on disk need not take memory from what is not.
+        let left = Reserved::left(settings) * if place.is_some() { 2 } else { 1 };
+        let reserved = self.engine.and_then(|engine| Reserved::new(engine, bytes, left));
         if reserved.is_none() {
             return match place {
                 Some(place) => self.store(Stored { place, first: 0, spans, repeats: false }),
@@ -172,6 +205,7 @@ impl Outbox {
             since: now,
             attempts: 0,
             place,
+            from_disk: false,
             repeats: false,
             _reserved: reserved,
         });
@@ -200,6 +234,7 @@ impl Outbox {
             since: now,
             attempts: 0,
             place: None,
+            from_disk: false,
             repeats: false,
             _reserved: None,
         });
@@ -235,6 +270,7 @@ impl Outbox {
         }
     }
 
+    /// What waits on disk only from now on, behind what does already.
     fn store(&mut self, stored: Stored) {
         self.stats.spooled += u64::from(stored.spans);
         self.stored.push_back(stored);
@@ -254,7 +290,11 @@ impl Outbox {
     /// Sends what waits, the oldest first, as long as the sender takes it.
     fn send(&mut self, now: Instant, settings: &Settings) {
         while self.may_send(now) {
-            let Some(item) = self.next(now) else { return };
+            let Some(mut item) = self.next(now) else { return };
+            if item.spans > self.spans_max {
+                let rest = item.split_off(self.spans_max);
+                self.insert(rest);
+            }
             if item.repeats {
                 self.stats.repeated += u64::from(item.spans);
             }
@@ -280,18 +320,28 @@ impl Outbox {
         if self.stored.is_empty() && self.more_to_adopt {
             self.adopt();
         }
-        while let Some(stored) = self.stored.pop_front() {
+        while let Some(stored) = self.stored.front() {
             let spans = u64::from(stored.spans);
-            self.stats.spooled -= spans;
             let spool = self.spool.as_mut().expect("what is stored is in the spool");
-            match spool.read(stored.place) {
+            let read = spool.read(stored.place);
+            if let Err(error) = &read
+                && error.io_kind().is_some_and(|kind| kind != std::io::ErrorKind::NotFound)
+            {
+                // The disk, or the process's descriptors: the batch is as good as it was.
+                let message = format!("a batch cannot be read from the spool: {error}");
+                self.health.failed(&mut self.stats, now, &message, true, None);
+                return None;
+            }
+            let stored = self.stored.pop_front().expect("there is a front");
+            self.stats.spooled -= spans;
+            match read {
                 Ok(batch) => {
                     self.stats.queued += spans;
                     let Stored { place, first, spans, repeats } = stored;
                     let place = Some(place);
                     // One at a time and connection: it is read although there is no room for more.
                     let reserved =
-                        self.engine.and_then(|engine| Reserved::new(engine, batch.frame.len()));
+                        self.engine.and_then(|engine| Reserved::new(engine, batch.frame.len(), 0));
                     return Some(Item {
                         instance: batch.instance,
                         sequence: batch.sequence,
@@ -302,6 +352,7 @@ impl Outbox {
                         since: now,
                         attempts: 0,
                         place,
+                        from_disk: true,
                         repeats,
                         _reserved: reserved,
                     });
@@ -353,6 +404,8 @@ impl Outbox {
                 self.stats.delivered += spans - rejected;
                 self.count_drop(rejected, SinkDrop::Refused);
                 self.stats.batches += 1;
+                // Larger ones are tried again in time.
+                self.spans_max = self.spans_max.saturating_add(self.spans_max / 64 + 1);
                 if let Content::Frame(frame) = &item.content {
                     self.stats.bytes += frame.len() as u64;
                 }
@@ -362,7 +415,7 @@ impl Outbox {
                         format!("the receiver refused {rejected} of {spans} spans: {message}");
                     self.health.failed(&mut self.stats, now, &message, false, None);
                 } else {
-                    self.health.succeeded(&mut self.stats);
+                    self.health.succeeded(&mut self.stats, now);
                 }
             }
             Outcome::Refused { message } => {
@@ -370,24 +423,22 @@ impl Outbox {
                 self.count_drop(spans, SinkDrop::Refused);
                 self.settle_item(&item, false);
             }
-            Outcome::TooLarge { message } if item.spans == 1 => {
+            Outcome::TooLarge { message } if item.spans <= 1 => {
                 let message = format!("one span alone is too large: {message}");
                 self.health.failed(&mut self.stats, now, &message, false, None);
                 self.count_drop(spans, SinkDrop::Refused);
                 self.settle_item(&item, false);
             }
-            Outcome::TooLarge { .. } => {
+            Outcome::TooLarge { message } => {
+                if self.spans_max == u32::MAX {
+                    log::warning!(
+                        "sink {}: a request with {spans} spans is too large: {message}; smaller ones are sent from now on",
+                        self.stats.name
+                    );
+                }
                 let half = item.spans / 2;
-                let rest = Item {
-                    content: item.content.clone(),
-                    first: item.first + half,
-                    spans: item.spans - half,
-                    body: None,
-                    _reserved: item._reserved.clone(),
-                    ..item
-                };
-                item.spans = half;
-                item.body = None;
+                self.spans_max = self.spans_max.min(half);
+                let rest = item.split_off(half);
                 self.wait(rest);
                 self.wait(item);
             }
@@ -397,9 +448,14 @@ impl Outbox {
                 item.repeats |= repeats;
                 let is_last = settings.retry_attempts.is_some_and(|most| item.attempts > most);
                 match item.place {
+                    Some(place) if item.from_disk => {
+                        let Item { first, spans, repeats, .. } = item;
+                        self.stats.spooled += u64::from(spans);
+                        self.stored.push_front(Stored { place, first, spans, repeats });
+                    }
                     Some(place) if is_last => {
                         let Item { first, spans, repeats, .. } = item;
-                        self.put_aside(Stored { place, first, spans, repeats });
+                        self.store(Stored { place, first, spans, repeats });
                     }
                     None if is_last => {
                         self.count_drop(spans, SinkDrop::Attempts);
@@ -414,13 +470,12 @@ impl Outbox {
     /// Puts what was under way back into its place in the queue.
     fn wait(&mut self, item: Item) {
         self.stats.queued += u64::from(item.spans);
-        let at = self.queue.partition_point(|other| other.key() < item.key());
-        self.queue.insert(at, item);
+        self.insert(item);
     }
 
-    /// What waits on disk only from now on, behind what does already.
-    fn put_aside(&mut self, stored: Stored) {
-        self.store(stored);
+    fn insert(&mut self, item: Item) {
+        let at = self.queue.partition_point(|other| other.key() < item.key());
+        self.queue.insert(at, item);
     }
 
     /// Lets what waited too long in memory go: to the disk if it is there, too.
@@ -432,7 +487,7 @@ impl Outbox {
                 self.queue.pop_front().expect("there is a front");
             self.stats.queued -= u64::from(spans);
             match place {
-                Some(place) => self.put_aside(Stored { place, first, spans, repeats }),
+                Some(place) => self.store(Stored { place, first, spans, repeats }),
                 None => self.count_drop(u64::from(spans), SinkDrop::TimedOut),
             }
         }
@@ -446,8 +501,7 @@ impl Outbox {
     /// Does what is due: takes outcomes, lets go what is too old, sends. With `urgent` a backoff is not
     /// waited for.
     pub(crate) fn drive(&mut self, now: Instant, urgent: bool, settings: &Settings) {
-        self.sender.tick(now);
-        self.take_outcomes(now, settings);
+        self.look(now, settings);
         self.expire(now, settings);
         self.enforce(now);
         if urgent {
@@ -456,34 +510,67 @@ impl Outbox {
         self.send(now, settings);
     }
 
-    /// Takes over what dead processes left in the spool meanwhile.
-    pub(crate) fn cleanup(&mut self) {
+    /// Takes what has come.
+    pub(crate) fn look(&mut self, now: Instant, settings: &Settings) {
+        self.sender.tick(now);
+        self.take_outcomes(now, settings);
+    }
+
+    /// A call here panicked, in the sender as far as one can tell. What was under way is sent again, and what cannot be
+    /// found any more is counted.
+    pub(crate) fn panicked(&mut self, what: &str, now: Instant) {
+        self.stats.panics += 1;
+        let message = format!("the sender panicked: {what}");
+        self.health.failed(&mut self.stats, now, &message, true, None);
+        for (_, mut item) in std::mem::take(&mut self.under_way) {
+            item.repeats = true;
+            self.insert(item);
+        }
+        let stats = &mut self.stats;
+        stats.queued = self.queue.iter().map(|item| u64::from(item.spans)).sum();
+        stats.spooled = self.stored.iter().map(|stored| u64::from(stored.spans)).sum();
+        let known = stats.delivered + stats.dropped_total() + stats.queued + stats.spooled;
+        let lost = (stats.sealed + stats.adopted).saturating_sub(known);
+        self.count_drop(lost, SinkDrop::Refused);
+    }
+
+    /// Takes over what dead processes left in the spool meanwhile, and begins to send it: nothing else may happen for
+    /// long.
+    pub(crate) fn cleanup(&mut self, now: Instant, settings: &Settings) {
         self.adopt();
+        self.send(now, settings);
     }
 
     /// Keeps the spool within its caps.
     fn enforce(&mut self, now: Instant) {
         let Some(spool) = &mut self.spool else { return };
+        let mut places = FxHashSet::default();
         for dropped in spool.enforce(now) {
-            let Some(place) = dropped.place else {
-                // A dead process's that nobody had taken over: counted as if somebody had.
-                self.stats.adopted += dropped.spans;
-                self.count_drop(dropped.spans, SinkDrop::Spool);
-                continue;
-            };
-            let mut gone = 0;
-            self.stored.retain(|stored| {
-                let is_gone = stored.place == place;
-                gone += u64::from(is_gone) * u64::from(stored.spans);
-                !is_gone
-            });
-            self.stats.spooled -= gone;
-            self.count_drop(gone, SinkDrop::Spool);
-            // What is in memory, too, is there as long as any other batch.
-            let under_way = self.under_way.iter_mut().map(|(_, item)| item);
-            for item in self.queue.iter_mut().chain(under_way) {
-                item.place = item.place.filter(|other| *other != place);
+            match dropped.place {
+                Some(place) => _ = places.insert(place),
+                None => {
+                    // A dead process's that nobody had taken over: counted as if somebody had.
+                    self.stats.adopted += dropped.spans;
+                    self.count_drop(dropped.spans, SinkDrop::Spool);
+                }
             }
+        }
+        if places.is_empty() {
+            return;
+        }
+        // In one pass: a segment may have tens of thousands of batches.
+        let mut gone = 0;
+        self.stored.retain(|stored| {
+            let is_gone = places.contains(&stored.place);
+            gone += u64::from(is_gone) * u64::from(stored.spans);
+            !is_gone
+        });
+        self.stats.spooled -= gone;
+        self.count_drop(gone, SinkDrop::Spool);
+        // What is in memory, too, is there as long as any other batch.
+        let under_way = self.under_way.iter_mut().map(|(_, item)| item);
+        for item in self.queue.iter_mut().chain(under_way) {
+            item.place = item.place.filter(|place| !places.contains(place));
         }
     }
 
@@ -506,8 +593,9 @@ impl Outbox {
     pub(crate) fn deadline(&self, now: Instant, settings: &Settings) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.stored.is_empty();
         let retry = if waits && self.unusable.is_none() { self.health.retry_at } else { None };
-        // Past ones mean that something else is waited for: the answer to a probe.
-        let retry = retry.filter(|at| *at > now);
+        // A past one is due at once, if it is not the answer to a probe that is waited for.
+        let may_go = self.under_way.is_empty() && self.sender.can_send();
+        let retry = retry.filter(|at| *at > now || may_go);
         let expiry = self.queue.front().map(|oldest| later(oldest.since, settings.max_batch_wait));
         let spool = self.spool.as_ref().and_then(Spool::deadline);
         [retry, expiry, spool, self.sender.deadline()].into_iter().flatten().min()
@@ -528,10 +616,10 @@ impl Outbox {
         !self.under_way.is_empty()
     }
 
-    /// Whether a batch with a sequence number up to `sequence` waits in memory or is under way.
+    /// Whether a batch of this pipeline with a sequence number up to `sequence` waits in memory or is under way.
     pub(crate) fn waits_up_to(&self, sequence: u64) -> bool {
         let mut waiting = self.queue.iter().chain(self.under_way.iter().map(|(_, item)| item));
-        waiting.any(|item| item.sequence <= sequence)
+        waiting.any(|item| item.sequence <= sequence && self.instance == Some(item.instance))
     }
 
     /// Gives up what waits; what is in the spool stays there for the next process.
@@ -557,3 +645,6 @@ impl Outbox {
         &self.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! What the flusher sees of a sink: one that is called and waits, or one that sends and is driven.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use spanring::export::Engine;
 use spanring::settings::Settings;
 
-use crate::delivery::{Delivery, Reserved};
+use crate::delivery::{Delivery, Reserved, panic_text};
 use crate::outbox::Outbox;
 use crate::sender::{Courier, IoSource};
 use crate::sink::{SealedBatch, Sink};
@@ -45,16 +46,21 @@ impl Outlet {
 
     /// Before everything else, on the flusher's thread.
     pub(crate) fn open(&mut self, io: &IoSource, now: Instant) {
-        if let Kind::Sender(outbox) = &mut self.kind {
-            let first = (self.number + 1) * TOKENS;
-            match io.registry.try_clone() {
-                Ok(registry) => {
-                    let waker = Arc::clone(&io.waker);
-                    let tokens = first..first + TOKENS;
-                    outbox.open(Ok(crate::http::Io { registry, tokens, waker }), now);
-                }
-                Err(error) => outbox.open(Err(error), now),
-            }
+        let first = (self.number + 1) * TOKENS;
+        let io = io.registry.try_clone().map(|registry| {
+            let waker = Arc::clone(&io.waker);
+            crate::http::Io { registry, tokens: first..first + TOKENS, waker }
+        });
+        self.on_outbox(now, |outbox| outbox.open(io, now));
+    }
+
+    /// Calls a sender's outbox, if it is one, and contains its panics: a logger of the host, which libraries call, is
+    /// others' code.
+    fn on_outbox(&mut self, now: Instant, call: impl FnOnce(&mut Outbox)) {
+        if let Kind::Sender(outbox) = &mut self.kind
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(outbox)))
+        {
+            outbox.panicked(panic_text(&*panic), now);
         }
     }
 
@@ -78,7 +84,9 @@ impl Outlet {
     ) {
         match &mut self.kind {
             Kind::Sink(delivery) => delivery.offer(batch, now, reserve, settings),
-            Kind::Sender(outbox) => outbox.offer(batch, otlp.cloned(), now, settings),
+            Kind::Sender(_) => {
+                self.on_outbox(now, |outbox| outbox.offer(batch, otlp.cloned(), now, settings));
+            }
         }
     }
 
@@ -88,9 +96,7 @@ impl Outlet {
     }
 
     pub(crate) fn ready(&mut self, event: &mio::event::Event, now: Instant) {
-        if let Kind::Sender(outbox) = &mut self.kind {
-            outbox.ready(event, now);
-        }
+        self.on_outbox(now, |outbox| outbox.ready(event, now));
     }
 
     /// Tries what waits, if it is due, or at once with `urgent`, and does whatever else is due.
@@ -100,15 +106,22 @@ impl Outlet {
                 delivery.retry(now, urgent, settings);
                 delivery.tick(now);
             }
-            Kind::Sender(outbox) => outbox.drive(now, urgent, settings),
+            Kind::Sender(_) => self.on_outbox(now, |outbox| outbox.drive(now, urgent, settings)),
+        }
+    }
+
+    /// The last time before [`close`](Self::close): a sink is called once more, a sender's answers are taken; to
+    /// send what nobody waits for any more would be to repeat it.
+    pub(crate) fn drive_last(&mut self, now: Instant, settings: &Settings) {
+        match &mut self.kind {
+            Kind::Sink(_) => self.drive(now, true, settings),
+            Kind::Sender(_) => self.on_outbox(now, |outbox| outbox.look(now, settings)),
         }
     }
 
     /// Gives back what is idle, and takes over what others left.
-    pub(crate) fn cleanup(&mut self) {
-        if let Kind::Sender(outbox) = &mut self.kind {
-            outbox.cleanup();
-        }
+    pub(crate) fn cleanup(&mut self, now: Instant, settings: &Settings) {
+        self.on_outbox(now, |outbox| outbox.cleanup(now, settings));
     }
 
     /// When this outlet needs the flusher next.
@@ -146,7 +159,7 @@ impl Outlet {
     pub(crate) fn close(&mut self, now: Instant) {
         match &mut self.kind {
             Kind::Sink(delivery) => delivery.close(now),
-            Kind::Sender(outbox) => outbox.close(),
+            Kind::Sender(_) => self.on_outbox(now, Outbox::close),
         }
     }
 

@@ -160,8 +160,8 @@ pub fn check_counts(stats: &PipelineStats) {
 
 fn check_sink(sink: &SinkStats) {
     assert_eq!(
-        sink.sealed,
-        sink.delivered + sink.dropped_total() + sink.queued,
-        "sealed = delivered + dropped + queued: {sink:?}"
+        sink.sealed + sink.adopted,
+        sink.delivered + sink.dropped_total() + sink.queued + sink.spooled,
+        "sealed + adopted = delivered + dropped + queued + spooled: {sink:?}"
     );
 }

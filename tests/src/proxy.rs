@@ -1,12 +1,13 @@
 //! A TCP proxy on loopback that can be killed and started again, always at the same address.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket, sockopt};
 
 /// A proxy, killed when dropped.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Proxy {
     address: SocketAddr,
     upstream: SocketAddr,
     running: Option<Running>,
+    /// Keeps the address of one that was never started: bound, it is nobody else's, and who connects is refused.
+    bound: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,20 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let running = Some(Self::run(listener, upstream));
-        Proxy { address, upstream, running }
+        Proxy { address, upstream, running, bound: None }
+    }
+
+    /// One that refuses connections until it is [started](Self::restart).
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub fn refusing(upstream: SocketAddr) -> Self {
+        let bound = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&bound, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("there is a free port");
+        let address = getsockname(&bound).ok().and_then(|address| address.try_into().ok());
+        let address = address.expect("it is bound to an address of IPv4");
+        Proxy { address, upstream, running: None, bound: Some(bound) }
     }
 
     /// The endpoint for OTLP.
@@ -55,14 +71,20 @@ impl Proxy {
         accepting.join().expect("it does not panic");
     }
 
-    /// Starts it again at its address.
+    /// Starts it, or starts it again, at its address.
     ///
     /// # Panics
     ///
     /// If somebody else took the address.
     pub fn restart(&mut self) {
         self.kill();
-        let listener = TcpListener::bind(self.address).expect("the address is still free");
+        let listener = match self.bound.take() {
+            Some(bound) => {
+                listen(&bound, 128).expect("nobody else listens there");
+                TcpListener::from(bound)
+            }
+            None => TcpListener::bind(self.address).expect("the address is still free"),
+        };
         self.running = Some(Self::run(listener, self.upstream));
     }
 

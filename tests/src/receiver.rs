@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
+use rustix::net::sockopt;
 
 use crate::LONG;
 
@@ -45,10 +46,26 @@ impl Answer {
     }
 }
 
+/// Bytes both ways.
+pub trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 type Behaviour = Box<dyn Fn(&Request) -> Answer + Send + Sync>;
+type Fault = Box<dyn Fn(&mut Connection<'_>) -> io::Result<()> + Send + Sync>;
+type Wrap = Box<dyn Fn(TcpStream) -> Box<dyn Stream> + Send + Sync>;
 
 struct State {
     behaviour: Behaviour,
+    /// What is done with connections instead, until it is healed.
+    fault: Option<Fault>,
+    /// What lies between a connection and HTTP.
+    wrap: Wrap,
+    healed: Mutex<bool>,
+    healing: Condvar,
+    /// Connections that came, and those that ended.
+    connections: AtomicU64,
+    ended: AtomicU64,
     /// How often each span came in a request that was taken.
     spans: Mutex<HashMap<Vec<u8>, u32>>,
     /// Their attributes `number`.
@@ -82,10 +99,42 @@ impl Receiver {
     ///
     /// If no port can be had.
     pub fn answering(behaviour: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::run(Box::new(behaviour), None, Box::new(|stream| Box::new(stream)))
+    }
+
+    /// Starts one that does `fault` with every connection, and ends it then; from [`heal`](Self::heal) on new ones are
+    /// served as they should be.
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub fn faulty(
+        fault: impl Fn(&mut Connection<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let takes_all = Box::new(|_: &Request| Answer::status(200));
+        Self::run(takes_all, Some(Box::new(fault)), Box::new(|stream| Box::new(stream)))
+    }
+
+    /// Starts one that takes everything, and speaks HTTP over what `wrap` makes of a connection.
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub fn over(wrap: impl Fn(TcpStream) -> Box<dyn Stream> + Send + Sync + 'static) -> Self {
+        Self::run(Box::new(|_| Answer::status(200)), None, Box::new(wrap))
+    }
+
+    fn run(behaviour: Behaviour, fault: Option<Fault>, wrap: Wrap) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {
-            behaviour: Box::new(behaviour),
+            behaviour,
+            fault,
+            wrap,
+            healed: Mutex::new(false),
+            healing: Condvar::new(),
+            connections: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             spans: Mutex::default(),
             numbers: Mutex::default(),
             changed: Condvar::new(),
@@ -101,7 +150,12 @@ impl Receiver {
                     return;
                 }
                 let (Ok(stream), shared) = (stream, shared.clone()) else { continue };
-                thread::spawn(move || _ = shared.serve(stream));
+                shared.connections.fetch_add(1, Ordering::AcqRel);
+                thread::spawn(move || {
+                    // Whoever sends sees by itself that a connection failed.
+                    _ = shared.serve(stream);
+                    shared.ended.fetch_add(1, Ordering::AcqRel);
+                });
             }
         });
         accepting.expect("a thread can be started");
@@ -116,6 +170,22 @@ impl Receiver {
     /// The endpoint for OTLP.
     pub fn endpoint(&self) -> String {
         format!("http://{}/v1/traces", self.address)
+    }
+
+    /// Ends the fault.
+    pub fn heal(&self) {
+        *self.state.healed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.state.healing.notify_all();
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Acquire)
+    }
+
+    /// Connections that are closed on this side.
+    pub fn ended(&self) -> u64 {
+        self.state.ended.load(Ordering::Acquire)
     }
 
     /// Requests so far.
@@ -169,12 +239,19 @@ impl State {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_healed(&self) -> bool {
+        *self.healed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Answers requests until the connection ends.
-    fn serve(&self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let mut writer = stream.try_clone()?;
-        let mut reader = BufReader::with_capacity(1 << 16, stream);
-        while let Some(request) = self.read(&mut reader)? {
+    fn serve(&self, socket: TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let reader = BufReader::with_capacity(1 << 16, (self.wrap)(socket.try_clone()?));
+        let mut connection = Connection { state: self, socket, reader };
+        if let Some(fault) = self.fault.as_ref().filter(|_| !self.is_healed()) {
+            return fault(&mut connection);
+        }
+        while let Some(request) = connection.request()? {
             let answer = (self.behaviour)(&request);
             if answer.hang_up || answer.status / 100 == 2 {
                 self.take(&request)?;
@@ -182,33 +259,9 @@ impl State {
             if answer.hang_up {
                 return Ok(());
             }
-            let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
-            for (name, value) in &answer.headers {
-                head.push_str(&format!("{name}: {value}\r\n"));
-            }
-            head.push_str(&format!("content-length: {}\r\n\r\n", answer.body.len()));
-            writer.write_all(&[head.as_bytes(), &answer.body].concat())?;
+            connection.answer(&answer)?;
         }
         Ok(())
-    }
-
-    fn read(&self, reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        let mut headers = HashMap::new();
-        loop {
-            line.clear();
-            reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-        }
-        let length = headers.get("content-length").and_then(|length| length.parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        reader.read_exact(&mut body)?;
-        let number = self.requests.fetch_add(1, Ordering::AcqRel);
-        Ok(Some(Request { number, headers, body }))
     }
 
     fn take(&self, request: &Request) -> io::Result<()> {
@@ -227,6 +280,145 @@ impl State {
         drop((came, numbers));
         self.changed.notify_all();
         Ok(())
+    }
+}
+
+/// A connection in the hands of a fault.
+pub struct Connection<'a> {
+    state: &'a State,
+    socket: TcpStream,
+    reader: BufReader<Box<dyn Stream>>,
+}
+
+impl std::fmt::Debug for Connection<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Connection<'_> {
+    /// Reads the head of a request, and not its body; `None` if there is no request any more.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub fn head(&mut self) -> io::Result<Option<HashMap<String, String>>> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let mut headers = HashMap::new();
+        loop {
+            line.clear();
+            self.reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        }
+        Ok(Some(headers))
+    }
+
+    /// Reads a whole request; `None` if there is none any more.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub fn request(&mut self) -> io::Result<Option<Request>> {
+        let Some(headers) = self.head()? else { return Ok(None) };
+        let length = headers.get("content-length").and_then(|length| length.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.reader.read_exact(&mut body)?;
+        let number = self.state.requests.fetch_add(1, Ordering::AcqRel);
+        Ok(Some(Request { number, headers, body }))
+    }
+
+    /// Reads so many bytes, whatever they are.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks or ends before.
+    pub fn read(&mut self, bytes: usize) -> io::Result<()> {
+        self.reader.read_exact(&mut vec![0; bytes])
+    }
+
+    /// Reads one byte and lets all others wait in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks or ends before.
+    pub fn read_byte(&mut self) -> io::Result<()> {
+        self.socket.read_exact(&mut [0])
+    }
+
+    /// Reads until the other side ends the connection.
+    ///
+    /// # Errors
+    ///
+    /// If it breaks.
+    pub fn read_to_end(&mut self) -> io::Result<()> {
+        io::copy(&mut self.reader, &mut io::sink()).map(drop)
+    }
+
+    /// Takes the spans of a request.
+    ///
+    /// # Errors
+    ///
+    /// If it is no OTLP.
+    pub fn take(&self, request: &Request) -> io::Result<()> {
+        self.state.take(request)
+    }
+
+    /// Sends these bytes as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes.as_ref())
+    }
+
+    /// Sends an answer.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub fn answer(&mut self, answer: &Answer) -> io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
+        for (name, value) in &answer.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n", answer.body.len()));
+        self.write([head.as_bytes(), &answer.body].concat())
+    }
+
+    /// Sends no more, but goes on reading.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is gone.
+    pub fn half_close(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Has the connection end by a reset.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is gone.
+    pub fn reset(&self) -> io::Result<()> {
+        // What was not sent is thrown away when it is closed.
+        Ok(sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))?)
+    }
+
+    /// Whether the receiver is healed.
+    pub fn is_healed(&self) -> bool {
+        self.state.is_healed()
+    }
+
+    /// Waits until the receiver is healed, at most `longest`; whether it is.
+    pub fn wait_healed(&self, longest: Duration) -> bool {
+        let healed = self.state.healed.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.state.healing.wait_timeout_while(healed, longest, |healed| !*healed);
+        *result.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

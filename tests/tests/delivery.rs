@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanring::span;
+use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 use spanring_exporter::{Compression, MemorySink, OtlpOptions, Pipeline, PipelineStats, SinkDrop};
 use spanring_tests::ledger::check_counts;
 use spanring_tests::proxy::Proxy;
@@ -361,4 +362,78 @@ fn twenty_outages_lose_nothing_in_memory() {
 #[test]
 fn twenty_outages_lose_nothing_with_a_spool() {
     outages(20_000, true);
+}
+
+#[test]
+fn a_dead_receiver_leaves_memory_to_the_others() {
+    for with_spool in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = settings().max_bytes(1 << 20).max_spans(1000).batch_size(10);
+        let settings = if with_spool { settings.dir(directory.path()) } else { settings };
+        let memory = Counter::default();
+        let pipeline = Pipeline::builder()
+            .settings(settings.build())
+            .otlp(OtlpOptions::new(format!("http://{}/", nobody.local_addr().unwrap())))
+            .sink(memory.clone())
+            .build()
+            .unwrap();
+        // Several times what MAX_BYTES holds, of values that do not compress.
+        let mut random = 1u64;
+        let mut text = || {
+            let letters = (0..700).map(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                char::from(b'!' + (random >> 57) as u8 % 90)
+            });
+            letters.collect::<String>()
+        };
+        let attached = pipeline.attach();
+        for round in 1..=60u64 {
+            for _ in 0..100 {
+                drop(span!("large", "text" = text()));
+            }
+            while memory.0.load(Ordering::Relaxed) < round * 100 {
+                let _ = pipeline.flush(Duration::from_millis(1));
+                assert_eq!(pipeline.stats().engine.dropped.total(), 0, "{with_spool}");
+            }
+        }
+        drop(attached);
+        // New threads need rings, all at the same time.
+        let all = std::sync::Barrier::new(14);
+        std::thread::scope(|scope| {
+            for _ in 0..14 {
+                scope.spawn(|| {
+                    record(&pipeline, 20);
+                    all.wait();
+                });
+            }
+        });
+        while memory.0.load(Ordering::Relaxed) < 6280 {
+            let _ = pipeline.flush(Duration::from_millis(1));
+            assert_eq!(pipeline.stats().engine.dropped.total(), 0, "{with_spool}");
+        }
+        let stats = pipeline.stats();
+        check_counts(&stats);
+        let sink = stats.sinks.iter().find(|sink| sink.name == "otlp").unwrap();
+        assert_eq!(sink.spooled > 0, with_spool, "{sink:?}");
+        assert_eq!(sink.dropped_total() > 0, !with_spool, "{sink:?}");
+        while pipeline.shutdown(Duration::ZERO).is_err() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A sink that counts spans.
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicU64>);
+
+impl Sink for Counter {
+    fn name(&self) -> &str {
+        "counter"
+    }
+
+    fn deliver(&mut self, batch: &SealedBatch) -> Result<(), SinkError> {
+        self.0.fetch_add(u64::from(batch.spans), Ordering::Relaxed);
+        Ok(())
+    }
 }

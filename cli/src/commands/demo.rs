@@ -28,7 +28,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// The workload is a small shop that answers requests as fast as it can; nothing holds it up, so where
 /// spans come faster than the budget (SPANRING_MAX_SPANS) takes them, they are dropped and counted.
-/// Settings come from the environment; RETENTION_BYTES has no effect unless it is set.
+/// Settings come from the environment, except for ENDPOINT: nothing is sent, as no receiver is made for such a
+/// flood. RETENTION_BYTES has no effect unless it is set.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Threads that record spans [default: one a core]
@@ -79,6 +80,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     };
     let mut settings = Settings::builder().service_name("shop").build();
     settings.dir = Some(dir.path.clone());
+    settings.endpoint = None;
     keep_everything(&mut settings);
     match perform(args, settings, &dir.path, &mut problems) {
         Ok((report, instance)) if args.json => {

@@ -109,7 +109,9 @@ impl Endpoint {
 
     fn parse_socket(rest: &str) -> Result<Self, HttpError> {
         let wrong = |what: &str| {
-            let message = format!("the endpoint \"unix://{rest}\" {what}");
+            // Its query may be secret.
+            let shown = rest.split(['?', '#']).next().unwrap_or_default();
+            let message = format!("the endpoint \"unix://{shown}\" {what}");
             HttpError::new(HttpErrorKind::Options, message)
         };
         let (socket, path) = match rest.find(":/") {
@@ -131,6 +133,22 @@ impl Endpoint {
             port: Scheme::Http.port(),
             userinfo: None,
         })
+    }
+
+    /// What of the URL is in no message, in every form in which a server gets it or may repeat it.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        if let Some(userinfo) = &self.userinfo {
+            secrets.extend(basic(userinfo).split(' ').nth(1).map(str::to_owned));
+            secrets.extend(userinfo.split_once(':').map(|(_, password)| password.to_owned()));
+            secrets.push(userinfo.clone());
+        }
+        for pair in self.path.query().into_iter().flat_map(|query| query.split('&')) {
+            let value = pair.split_once('=').map_or(pair, |(_, value)| value);
+            secrets.push(percent_decode_str(value).decode_utf8_lossy().into_owned());
+            secrets.push(value.to_owned());
+        }
+        secrets
     }
 
     /// `host`, or `host:port` where the port is not the scheme's own: the `Host` header.
@@ -162,7 +180,7 @@ impl fmt::Debug for Endpoint {
 }
 
 /// `url` without what stands before the last `@`, and without its query.
-pub(super) fn without_userinfo(url: &str) -> String {
+pub(crate) fn without_userinfo(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {

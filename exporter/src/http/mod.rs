@@ -38,7 +38,7 @@ mod tls;
 mod transport;
 
 pub(crate) use client::{Client, ClientOptions, Io, Request};
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Endpoint, without_userinfo};
 pub(crate) use error::{HttpError, HttpErrorKind};
 pub(crate) use proxy::ProxySettings;
 pub(crate) use tls::TlsOptions;

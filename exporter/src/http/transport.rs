@@ -47,6 +47,16 @@ impl Transport {
 
     /// Goes on with the handshake; whether it is done.
     pub(super) fn handshake(&mut self) -> Result<bool, HttpError> {
+        self.shake_hands().map_err(|error| match error.kind() {
+            HttpErrorKind::Closed => HttpError::new(
+                error.kind(),
+                format!("{error}, during the TLS handshake; does the server speak TLS there?"),
+            ),
+            _ => error,
+        })
+    }
+
+    fn shake_hands(&mut self) -> Result<bool, HttpError> {
         for _ in 0..EMPTY_READS_MAX {
             let Some(tls) = &self.tls else { return Ok(true) };
             let handshaking = tls.is_handshaking();
@@ -65,10 +75,8 @@ impl Transport {
                 Moved::Bytes(_) => {}
                 Moved::Blocked => return Ok(false),
                 Moved::End => {
-                    return Err(HttpError::new(
-                        HttpErrorKind::Closed,
-                        "the server closed the connection during the TLS handshake; does it speak TLS there?",
-                    ));
+                    let what = "the server closed the connection";
+                    return Err(HttpError::new(HttpErrorKind::Closed, what));
                 }
             }
         }

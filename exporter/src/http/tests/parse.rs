@@ -60,6 +60,8 @@ fn no_message_holds_the_user_or_password_of_a_url() {
         "ftp://secret@host/",
         "secret:secret@host",
         "http://secret@@/",
+        "http://host:0/?key=secret",
+        "unix://relative.sock:/x?key=secret",
     ] {
         let text = Endpoint::parse(url).unwrap_err().to_string();
         assert!(!text.contains("secret"), "{text}");
