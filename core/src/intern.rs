@@ -54,6 +54,15 @@ impl Interned {
         unsafe { entry.as_ref() }.expect("numbers are made here only, after their entry")
     }
 
+    /// The string of a [number](Self::get); `None` if no string has it.
+    pub fn from_number(number: u32) -> Option<Self> {
+        let index = number.checked_sub(1)? as usize;
+        let chunk = TABLE.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
+        // SAFETY: null, or a leaked array of CHUNK entries, initialised as in `as_str`.
+        let entry = unsafe { chunk.as_ref() }?[index % CHUNK].load(Ordering::Acquire);
+        (!entry.is_null()).then(|| NonZeroU32::new(number).map(Interned)).flatten()
+    }
+
     /// The number, from 1: small, dense, and stable until the process ends.
     pub fn get(self) -> u32 {
         self.0.get()

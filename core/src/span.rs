@@ -563,6 +563,33 @@ impl Span {
 
     span_methods!();
 
+    /// Whether it has a context: it does if a pipeline is installed.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __is_some(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// The span as a pointer, for the C ABI; null for a span that does nothing. It goes on.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __into_raw(self) -> *mut () {
+        let block = self.block;
+        std::mem::forget(self);
+        block.map_or(std::ptr::null_mut(), |block| block.as_ptr().cast())
+    }
+
+    /// The span of a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`__into_raw`](Self::__into_raw) and was not taken back before.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn __from_raw(raw: *mut ()) -> Self {
+        Span { block: NonNull::new(raw.cast()) }
+    }
+
     /// Makes the span current on this thread for as long as the guard lives, which ends it.
     pub fn enter(self) -> SpanGuard {
         SpanGuard::new(self)
@@ -1066,6 +1093,26 @@ impl SpanGuard {
         }
     }
 
+    /// The guard as a pointer, for the C ABI; null for a span that does nothing. The span stays current.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __into_raw(self) -> *mut () {
+        let block = self.block;
+        std::mem::forget(self);
+        block.map_or(std::ptr::null_mut(), |block| block.as_ptr().cast())
+    }
+
+    /// The guard of a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`__into_raw`](Self::__into_raw) on this thread and was not taken back before.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn __from_raw(raw: *mut ()) -> Self {
+        SpanGuard { block: NonNull::new(raw.cast()), not_send: std::marker::PhantomData }
+    }
+
     /// The span, no longer current: it can be moved to another thread.
     pub fn into_span(mut self) -> Span {
         let block = self.block.take();
@@ -1173,6 +1220,25 @@ impl From<SystemTime> for WallTime {
 /// lives elsewhere. Restores what was current before when dropped.
 #[must_use = "the context is current only as long as this lives"]
 pub struct ContextGuard(SpanGuard);
+
+impl ContextGuard {
+    /// The guard as a pointer, for the C ABI. The context stays current.
+    #[doc(hidden)]
+    pub fn __into_raw(self) -> *mut () {
+        self.0.__into_raw()
+    }
+
+    /// The guard of a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`__into_raw`](Self::__into_raw) on this thread and was not taken back before.
+    #[doc(hidden)]
+    pub unsafe fn __from_raw(raw: *mut ()) -> Self {
+        // SAFETY: as promised to us.
+        ContextGuard(unsafe { SpanGuard::__from_raw(raw) })
+    }
+}
 
 impl std::fmt::Debug for ContextGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

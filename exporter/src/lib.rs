@@ -39,6 +39,7 @@ mod thread;
 
 pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
+pub use log::next_message;
 pub use memory_sink::MemorySink;
 pub use otlp_sink::{Compression, OtlpOptions};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};

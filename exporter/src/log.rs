@@ -3,7 +3,9 @@
 //! A change of state is logged once, not each time that it is met, so a failing sink cannot flood a
 //! log. Nothing is written in the hot path.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use spanring::settings::LogLevel;
 
@@ -18,9 +20,16 @@ pub(crate) fn set_level(level: LogLevel) {
 /// lost: there is nowhere to say so.
 pub(crate) fn write(level: LogLevel, message: std::fmt::Arguments<'_>) {
     if level as u8 <= LEVEL.load(Ordering::Relaxed) {
+        let message = message.to_string();
         let line = format!("spanring: {}: {message}\n", level.name());
         // Not through the standard library's lock, which a lost thread may hold in a fork child.
         let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+        if let Some(mut recent) = recent() {
+            if recent.len() == RECENT_MAX {
+                recent.pop_front();
+            }
+            recent.push_back((level, message));
+        }
     }
 }
 
@@ -43,3 +52,25 @@ macro_rules! info {
 }
 
 pub(crate) use {error, info, warning};
+
+/// Messages that nobody has taken; the oldest go first.
+static RECENT: Mutex<VecDeque<(LogLevel, String)>> = Mutex::new(VecDeque::new());
+const RECENT_MAX: usize = 64;
+/// How often the lock is tried, which others hold for an instant; in a fork child a lost thread may hold it for good.
+const LOCK_TRIES: u32 = 1000;
+
+fn recent() -> Option<MutexGuard<'static, VecDeque<(LogLevel, String)>>> {
+    (0..LOCK_TRIES).find_map(|_| match RECENT.try_lock() {
+        Ok(recent) => Some(recent),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => {
+            std::hint::spin_loop();
+            None
+        }
+    })
+}
+
+/// The oldest message that was written and not yet taken, for hosts that have a log of their own. The last 64 are kept.
+pub fn next_message() -> Option<(LogLevel, String)> {
+    recent()?.pop_front()
+}

@@ -104,6 +104,35 @@ impl SettingsBuilder {
         link_attribute_count_limit: u32,
     }
 
+    /// Sets the setting of that name (`MAX_SPANS`, or `max_spans`) as its environment variable would, but from code: what
+    /// the environment says wins.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such setting, or the value cannot be used; in words, without a value that may be secret.
+    pub fn text(mut self, name: &str, value: &str) -> Result<Self, String> {
+        let row = TABLE.iter().find(|row| row.suffix.eq_ignore_ascii_case(name));
+        let row = row.ok_or_else(|| {
+            let names = TABLE.iter().map(|row| row.suffix);
+            match nearest(&name.to_ascii_uppercase(), names) {
+                Some(near) => {
+                    format!("there is no setting {}; is {near} meant?", quote(name.as_ref()))
+                }
+                None => format!("there is no setting {}", quote(name.as_ref())),
+            }
+        })?;
+        let parsed = row.parse(value.as_ref(), Dialect::Own, self.code.sampler).map_err(|why| {
+            format!(
+                "{}={} {why}; allowed: {}",
+                row.suffix,
+                row.quote(value.as_ref()),
+                row.allowed()
+            )
+        })?;
+        (row.access.set)(&mut self.code, parsed.data);
+        Ok(self.mark(row.access.field))
+    }
+
     /// Sets [`Settings::dir`]; it is created when the first segment is written.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.code.dir = Some(dir.into());

@@ -1,0 +1,122 @@
+/* Everything that there is, used as it should be. What was recorded is compared by the script that runs this. */
+#include "check.h"
+
+int main(int count, char **arguments) {
+    CHECK(count == 2);
+    CHECK(spanring_abi_version() == SPANRING_ABI_VERSION);
+    CHECK(strlen(spanring_version()) >= 5);
+    ANSWERS(SPANRING_OK, start_in(arguments[1]));
+
+    uint32_t rows = intern("db.rows"), system = intern("db.system"), name = intern("root");
+    CHECK(intern("root") == name);
+    uint32_t tracer = 0;
+    ANSWERS(SPANRING_OK, spanring_tracer_create(TEXT("c.scope"), TEXT("1.2"), &tracer));
+
+    /* A span with a child, which is one because the span is current. */
+    spanring_span root, child;
+    ANSWERS(SPANRING_OK, spanring_span_start(name, NULL, &root));
+    spanring_span_options options = {
+        .size = sizeof(options), .tracer = tracer, .kind = SPANRING_KIND_CLIENT};
+    ANSWERS(SPANRING_OK, spanring_span_start_named(TEXT("child"), &options, &child));
+    int32_t recording = 0;
+    ANSWERS(SPANRING_OK, spanring_span_is_recording(&child, &recording));
+    CHECK(recording == 1);
+    ANSWERS(SPANRING_OK, spanring_span_set_int(&child, rows, 7));
+    ANSWERS(SPANRING_OK, spanring_span_set_string(&child, system, TEXT("postgresql")));
+    ANSWERS(SPANRING_OK, spanring_span_set_double(&child, intern("cost"), 1.5));
+    ANSWERS(SPANRING_OK, spanring_span_set_bool(&child, intern("cached"), 1));
+    packer packed = {{0}, 0};
+    pack_key(&packed, "list");
+    pack_u8(&packed, 6), pack_u32(&packed, 3);
+    pack_u8(&packed, 2), pack_i64(&packed, -1);
+    pack_u8(&packed, 4), pack_text(&packed, "two");
+    pack_u8(&packed, 0);
+    pack_u32(&packed, rows), pack_u8(&packed, 2), pack_i64(&packed, 8);
+    pack_key(&packed, "map");
+    pack_u8(&packed, 7), pack_u32(&packed, 1), pack_key(&packed, "half"), pack_u8(&packed, 3);
+    pack_f64(&packed, 0.5);
+    pack_key(&packed, "raw"), pack_u8(&packed, 5), pack_text(&packed, "ab");
+    pack_key(&packed, "known"), pack_u8(&packed, 8), pack_u32(&packed, name);
+    ANSWERS(SPANRING_OK, spanring_span_set_attributes(&child, packed.bytes, packed.len));
+    packer event = {{0}, 0};
+    pack_key(&event, "try"), pack_u8(&event, 1), pack_u8(&event, 1);
+    ANSWERS(SPANRING_OK, spanring_span_add_event(&child, TEXT("retry"), 0, event.bytes, event.len));
+    ANSWERS(SPANRING_OK, spanring_span_set_status(&child, SPANRING_STATUS_ERROR, TEXT("no rows")));
+    ANSWERS(SPANRING_OK, spanring_span_update_name(&child, TEXT("query")));
+    ANSWERS(SPANRING_OK, spanring_span_set_critical(&child));
+
+    /* Its context travels to another process and back. */
+    spanring_context context, remote;
+    ANSWERS(SPANRING_OK, spanring_span_context(&child, &context));
+    char parent[56], state[513];
+    size_t state_len = sizeof(state);
+    ANSWERS(SPANRING_OK, spanring_context_inject(&context, parent, state, &state_len));
+    CHECK(strlen(parent) == 55 && state_len == 0);
+    ANSWERS(SPANRING_OK, spanring_context_extract(TEXT(parent), TEXT("vendor=1"), &remote));
+    spanring_ids ids = {.size = sizeof(ids)}, back = {.size = sizeof(back)};
+    ANSWERS(SPANRING_OK, spanring_context_ids(&context, &ids));
+    ANSWERS(SPANRING_OK, spanring_context_ids(&remote, &back));
+    CHECK(memcmp(ids.trace_id, back.trace_id, 16) == 0 && memcmp(ids.span_id, back.span_id, 8) == 0);
+    CHECK(ids.is_remote == 0 && back.is_remote == 1 && (back.trace_flags & 1) == 1);
+    state_len = sizeof(state);
+    ANSWERS(SPANRING_OK, spanring_context_inject(&remote, parent, state, &state_len));
+    CHECK(state_len == 8 && strcmp(state, "vendor=1") == 0);
+    state_len = 8;
+    ANSWERS(SPANRING_ERROR_BUFFER, spanring_context_inject(&remote, parent, state, &state_len));
+    CHECK(state_len == 8);
+
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
+
+    /* What is attached is the parent meanwhile. */
+    spanring_guard guard;
+    spanring_span other;
+    ANSWERS(SPANRING_OK, spanring_context_attach(&remote, &guard));
+    ANSWERS(SPANRING_OK, spanring_span_start_named(TEXT("from remote"), NULL, &other));
+    ANSWERS(SPANRING_OK, spanring_span_add_link(&other, &context, event.bytes, event.len));
+    ANSWERS(SPANRING_OK, spanring_span_end(&other));
+    ANSWERS(SPANRING_OK, spanring_context_detach(&guard));
+    spanring_context current;
+    ANSWERS(SPANRING_OK, spanring_context_current(&current));
+    ANSWERS(SPANRING_OK, spanring_context_ids(&current, &back));
+    CHECK(memcmp(ids.trace_id, back.trace_id, 16) == 0 && memcmp(ids.span_id, back.span_id, 8) != 0);
+
+    /* A span in one call, under the current one; and one that is a root. */
+    spanring_record record = {.size = sizeof(record),
+                              .name = "recorded",
+                              .name_len = 8,
+                              .status = SPANRING_STATUS_OK,
+                              .start_unix_nano = 1700000000000000000,
+                              .end_unix_nano = 1700000000000001000,
+                              .attributes = event.bytes,
+                              .attributes_len = event.len};
+    spanring_context recorded;
+    ANSWERS(SPANRING_OK, spanring_record_span(&record, &recorded));
+    ANSWERS(SPANRING_OK, spanring_context_release(&recorded));
+    record.name_key = name, record.flags = SPANRING_SPAN_ROOT, record.attributes_len = 0;
+    ANSWERS(SPANRING_OK, spanring_record_span(&record, NULL));
+
+    ANSWERS(SPANRING_OK, spanring_span_end_at(&root, 1));
+    spanring_context copy;
+    ANSWERS(SPANRING_OK, spanring_context_copy(&remote, &copy));
+    ANSWERS(SPANRING_OK, spanring_context_release(&remote));
+    ANSWERS(SPANRING_OK, spanring_context_ids(&copy, &back));
+    CHECK(back.is_remote == 1);
+    ANSWERS(SPANRING_OK, spanring_context_release(&copy));
+    ANSWERS(SPANRING_OK, spanring_context_release(&context));
+    ANSWERS(SPANRING_OK, spanring_context_release(&current));
+    ANSWERS(SPANRING_OK, spanring_context_release(NULL));
+
+    ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
+    spanring_stats counts = stats();
+    CHECK(counts.created == 5 && counts.sealed == 5 && counts.sink_delivered == 5);
+    char json[4096];
+    size_t len = 1;
+    ANSWERS(SPANRING_ERROR_BUFFER, spanring_stats_json(NULL, &len));
+    CHECK(len > 100 && len < sizeof(json));
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_stats_json(json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"created\":5") && strstr(json, "\"sinks\":[{"));
+    ANSWERS(SPANRING_OK, spanring_after_fork_child());
+    ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
+    return 0;
+}
