@@ -220,8 +220,8 @@ fn each_fault_is_named_with_what_to_do() {
             "does the server run well",
         ),
         fault(
-            http(answering("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")),
-            "in the middle of its answer",
+            http(answering("HTTP/1.1 200 OK\r\ncontent-le")),
+            "in the middle of its answer's head",
             "does the server run well",
         ),
         fault(http(answering("220 mail ready\r\n")), "not HTTP/1", "is it the right port?"),
