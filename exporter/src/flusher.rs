@@ -326,10 +326,14 @@ impl Flusher {
     }
 
     /// Waits until there is something to do.
-    fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         let sleep = self.drainer.prepare_sleep(self.found);
         if sleep == Sleep::No {
             return;
+        }
+        // A shutdown that came while the flusher was about to sleep, but before it said that, has woken nobody.
+        if self.shared.is_stopping() {
+            return self.drainer.wake_up();
         }
         let deadlines =
             self.deliveries.iter().filter_map(|delivery| delivery.deadline(&self.settings));

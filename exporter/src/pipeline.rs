@@ -556,3 +556,29 @@ impl std::error::Error for StartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A shutdown between the flusher's last look and its sleep finds it awake, so nobody wakes it.
+    #[test]
+    fn the_flusher_does_not_sleep_over_a_shutdown() {
+        let settings = Settings::builder().ignore_environment().build();
+        let builder = Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
+        let pipeline = builder.build().unwrap();
+        let mut flusher = lock(&pipeline.shared.waiting).take().unwrap();
+        pipeline.shared.stopping.store(true, Ordering::Release);
+        let (awake, woken) = mpsc::channel();
+        std::thread::spawn(move || {
+            flusher.wait();
+            let _ = awake.send(flusher);
+        });
+        let flusher = woken.recv_timeout(Duration::from_secs(10));
+        *lock(&pipeline.shared.waiting) = Some(flusher.expect("it sleeps"));
+        pipeline.shared.stopping.store(false, Ordering::Release);
+        pipeline.shutdown(Duration::from_secs(10)).unwrap();
+    }
+}
