@@ -132,6 +132,15 @@ mod tests {
     }
 
     #[test]
+    fn pressure_is_said_when_less_than_half_is_left() {
+        let budget = Budget::new(1000, 4);
+        let taken: Vec<_> =
+            std::iter::repeat_with(|| budget.take(false)).take_while(|it| it.credits > 0).collect();
+        assert_eq!(taken.iter().filter(|it| !it.pressure).map(|it| it.credits).sum::<i64>(), 500);
+        assert!(taken.last().unwrap().pressure);
+    }
+
+    #[test]
     fn chunks_shrink_with_what_is_free_and_with_the_number_of_threads() {
         let budget = Budget::new(65_536, 512);
         assert_eq!(budget.take(false).credits, 64);

@@ -332,6 +332,7 @@ impl Flusher {
             return;
         }
         // A shutdown that came while the flusher was about to sleep, but before it said that, has woken nobody.
+        // The fences of `Park` order this look after saying so, and the shutdown's store before its look at that.
         if self.shared.is_stopping() {
             return self.drainer.wake_up();
         }
