@@ -204,7 +204,7 @@ fn flusher(results: &Results) -> Option<String> {
         encode("4 attributes")?,
         encode("16 attributes")?,
     );
-    for shape in ["bare", "4 attributes"] {
+    for shape in ["bare", "4 attributes", "webshop"] {
         let number = |name: String| get("steady", &name);
         let paced = number(format!("at 80 %, {shape}, M/s"))?;
         let _ = write!(

@@ -3,6 +3,7 @@
 pub mod docs;
 pub mod machine;
 pub mod measure;
+pub mod performed;
 pub mod plot;
 pub mod recorded;
 pub mod sections;

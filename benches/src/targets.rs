@@ -203,6 +203,13 @@ const TARGETS: &[Target] = &[
         0.0,
         "",
     ),
+    less(
+        "dropped at 80 % of the must, webshop",
+        number!("steady", "at 80 % of the must, webshop, dropped"),
+        0.0,
+        0.0,
+        "",
+    ),
     less("dropped at 80 %, bare", number!("steady", "at 80 %, bare, dropped"), 0.0, 0.0, ""),
     less(
         "dropped at 80 %, 4 attributes",
@@ -211,6 +218,7 @@ const TARGETS: &[Target] = &[
         0.0,
         "",
     ),
+    less("dropped at 80 %, webshop", number!("steady", "at 80 %, webshop, dropped"), 0.0, 0.0, ""),
     less(
         "resident memory a span, bare",
         number!("memory", "resident span, bare B"),

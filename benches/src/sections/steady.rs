@@ -11,13 +11,13 @@ use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 
 use super::{Run, encode};
 use crate::measure::{Numbers, cores, nanos_per_tick, pin, process_seconds, thread_seconds};
+use crate::performed::Performed;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A name, what records one span, and how many millions a second a flusher must take.
-type Shape = (&'static str, fn(usize), f64);
+/// A name, what records spans and calls back after each, and how many millions a second a flusher must take.
+type Shape<'a> = (&'static str, &'a dyn Fn(&mut dyn FnMut()), f64);
 
-const SHAPES: [Shape; 2] = [("bare", bare, 7.0), ("4 attributes", encode::four_attributes, 3.0)];
 /// What a flusher's core that is stopped for tens of milliseconds needs at tens of millions of spans a second.
 const LARGE_BUDGET: usize = 1 << 20;
 
@@ -34,8 +34,14 @@ pub fn run(run: &Run) -> Numbers {
         let percent = flusher_percent(per_second, if run.quick { 0.3 } else { 2.0 }, &pipeline);
         numbers.set(format!("flusher at {name} spans/s, % of a core"), percent);
     }
+    let webshop = Performed::load(&run.data, "webshop");
+    let shapes: [Shape<'_>; 3] = [
+        ("bare", &|ended| repeat(bare, ended), 7.0),
+        ("4 attributes", &|ended| repeat(encode::four_attributes, ended), 3.0),
+        ("webshop", &|ended| webshop.perform(ended), 1.5),
+    ];
     let mut eighty = Vec::new();
-    for (name, record, must) in SHAPES {
+    for (name, record, must) in shapes {
         let of_must =
             Load { name: format!("80 % of the must, {name}"), per_second: must * 0.8e6, record };
         of_must.run(seconds, &pipeline, &stops, &mut numbers);
@@ -49,7 +55,7 @@ pub fn run(run: &Run) -> Numbers {
     drop(pipeline);
     let settings = Settings::builder().max_spans(LARGE_BUDGET).max_bytes(256 << 20);
     let pipeline = pinned_pipeline(settings.build(), &stops);
-    for (load, (name, ..)) in eighty.iter_mut().zip(SHAPES) {
+    for (load, (name, ..)) in eighty.iter_mut().zip(shapes) {
         load.name = format!("80 %, {name}");
         load.run(seconds, &pipeline, &stops, &mut numbers);
     }
@@ -58,11 +64,11 @@ pub fn run(run: &Run) -> Numbers {
 
 /// Spans a second that the flusher on its core seals while this thread records as many as it can, most of which are
 /// dropped.
-fn flooded(seconds: f64, pipeline: &Pipeline, record: fn(usize)) -> f64 {
+fn flooded(seconds: f64, pipeline: &Pipeline, record: &dyn Fn(&mut dyn FnMut())) -> f64 {
     let sealed = || pipeline.stats().engine.sealed;
     let (before, begin) = (sealed(), Instant::now());
     while begin.elapsed().as_secs_f64() < seconds {
-        (0..64).for_each(record);
+        record(&mut || ());
     }
     let rate = (sealed() - before) as f64 / begin.elapsed().as_secs_f64();
     let _ = pipeline.flush(PATIENCE);
@@ -70,21 +76,21 @@ fn flooded(seconds: f64, pipeline: &Pipeline, record: fn(usize)) -> f64 {
 }
 
 /// A steady load from one thread.
-struct Load {
+struct Load<'a> {
     name: String,
     per_second: f64,
-    record: fn(usize),
+    record: &'a dyn Fn(&mut dyn FnMut()),
 }
 
-impl Load {
+impl Load<'_> {
     fn run(&self, seconds: f64, pipeline: &Pipeline, stops: &Stops, numbers: &mut Numbers) {
         let Load { name, per_second, record } = self;
         let before = pipeline.stats().engine;
-        let made = pace(*per_second, seconds, *record, || stops.longest.store(0, Relaxed));
+        let rate = pace(*per_second, seconds, record, || stops.longest.store(0, Relaxed));
         let _ = pipeline.flush(PATIENCE);
         let after = pipeline.stats().engine;
         let dropped = after.dropped.total() - before.dropped.total();
-        numbers.set(format!("at {name}, M/s"), made / seconds / 1e6);
+        numbers.set(format!("at {name}, M/s"), rate / 1e6);
         numbers.set(format!("at {name}, dropped"), dropped as f64);
         numbers.set(format!("at {name}, most resident"), after.resident_max as f64);
         let longest = stops.longest.load(Relaxed) as f64 * nanos_per_tick() / 1e6;
@@ -95,6 +101,14 @@ impl Load {
 /// Records a bare span.
 fn bare(_: usize) {
     let _span = span!("bench.steady");
+}
+
+/// Records spans alike.
+fn repeat(record: fn(usize), ended: &mut dyn FnMut()) {
+    for i in 0..64 {
+        record(i);
+        ended();
+    }
 }
 
 /// A sink that keeps nothing but the longest time, in ticks, between two batches. There is one every tenth of
@@ -137,35 +151,43 @@ fn pinned_pipeline(settings: Settings, stops: &Stops) -> Pipeline {
     pipeline
 }
 
-/// Records spans at a steady rate, in bursts of at most 64; returns how many. Calls `begun` after the first
+/// Records spans at a steady rate, in bursts of at most 64; returns the rate. Calls `begun` after the first
 /// hundredth of a second.
-fn pace(per_second: f64, seconds: f64, record: fn(usize), begun: impl FnOnce()) -> f64 {
-    let burst = (per_second / 1e3).clamp(1.0, 64.0).floor();
-    let interval = burst / per_second * 1e9 / nanos_per_tick();
+fn pace(
+    per_second: f64,
+    seconds: f64,
+    record: &dyn Fn(&mut dyn FnMut()),
+    begun: impl FnOnce(),
+) -> f64 {
+    let burst = (per_second / 1e3).clamp(1.0, 64.0) as u64;
+    let interval = burst as f64 / per_second * 1e9 / nanos_per_tick();
     let (begin, first) = (Instant::now(), clock::ticks());
-    let mut bursts = 0.0;
+    let mut made = 0;
     let mut begun = Some(begun);
     while begin.elapsed().as_secs_f64() < seconds {
-        (0..burst as usize).for_each(record);
-        bursts += 1.0;
+        record(&mut || {
+            made += 1;
+            if made % burst == 0 {
+                let next = first + ((made / burst) as f64 * interval) as u64;
+                while clock::ticks() < next {
+                    std::hint::spin_loop();
+                }
+            }
+        });
         if begin.elapsed().as_millis() >= 10
             && let Some(begun) = begun.take()
         {
             begun();
         }
-        let next = first + (bursts * interval) as u64;
-        while clock::ticks() < next {
-            std::hint::spin_loop();
-        }
     }
-    burst * bursts
+    made as f64 / begin.elapsed().as_secs_f64()
 }
 
 /// What other threads than this one used of a core meanwhile.
 fn flusher_percent(per_second: f64, seconds: f64, pipeline: &Pipeline) -> f64 {
     let (all, own) = (process_seconds(), thread_seconds());
     let begin = Instant::now();
-    pace(per_second, seconds, bare, || ());
+    pace(per_second, seconds, &|ended| repeat(bare, ended), || ());
     pipeline.flush(PATIENCE).expect("the flusher runs");
     let others = (process_seconds() - all) - (thread_seconds() - own);
     others / begin.elapsed().as_secs_f64() * 100.0
