@@ -391,3 +391,24 @@ fn problems_with_input_directory_and_settings_are_named() {
     assert!(said.contains("SPANRING_BATCH_SIZE=\"many\""), "{said}");
     assert!(said.contains("did you mean SPANRING_MAX_SPANS?"), "{said}");
 }
+
+#[test]
+fn what_a_receiver_did_not_take_is_said_with_what_it_is_due_to() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+    let address = nobody.local_addr().expect("it is bound");
+    drop(nobody);
+    let mut command = spanring();
+    command.arg("replay").args(data_files(&["agents"])).args(["--json", "--endpoint"]);
+    let output = command
+        .arg(format!("http://{address}"))
+        .env("SPANRING_MAX_BATCH_WAIT", "0.3")
+        .output()
+        .expect("the command can be run");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stderr(&output);
+    assert!(said.contains("sink_timed_out") && said.contains("MAX_BATCH_WAIT"), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+    assert!(!said.contains("raise SPANRING_MAX_SPANS"), "{said}");
+    let report = json(&output);
+    assert_eq!(report["created"], report["dropped"]["sink_timed_out"], "{report}");
+}

@@ -222,9 +222,14 @@ fn report_losses(args: &Args, report: &RunReport, attributes: u64, problems: &mu
     if dropped > 0 && !args.no_pace {
         let reasons = report.dropped.iter().filter(|(_, count)| **count > 0);
         let reasons: Vec<_> = reasons.map(|(reason, count)| format!("{reason} {count}")).collect();
+        // What a sink did not take, no budget mends; why it did not is said by itself.
+        let by_sinks = report.dropped.iter().filter(|(reason, _)| reason.starts_with("sink_"));
+        let advice = match by_sinks.map(|(_, count)| count).sum::<u64>() {
+            0 => "raise SPANRING_MAX_SPANS or SPANRING_MAX_BYTES, or use fewer threads",
+            _ => "they were not taken where they should go, within SPANRING_MAX_BATCH_WAIT",
+        };
         problems.report(&format_args!(
-            "{dropped} spans were dropped ({}); raise SPANRING_MAX_SPANS or SPANRING_MAX_BYTES, or \
-             use fewer threads",
+            "{dropped} spans were dropped ({}); {advice}",
             reasons.join(", ")
         ));
     }
