@@ -1,7 +1,9 @@
 //! Span contexts: who is whose child.
 
+use std::cell::Cell;
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use spanring::{ContextGuard, SpanContext, SpanId, TraceFlags, TraceId, TraceState, propagation};
 
@@ -54,12 +56,25 @@ const GUARD_TAG: u64 = 0x7370_616e_6775_6172;
 
 const _: () = assert!(size_of::<SpanContext>() <= 7 * 8 && align_of::<SpanContext>() == 8);
 
-/// The calling thread, as long as it lives.
+/// The calling thread: no other has the same number, before or after.
 #[inline(always)]
 pub(crate) fn this_thread() -> u64 {
-    thread_local!(static HERE: u8 = const { 0 });
+    thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
     // Without a destructor, so it is there whenever somebody asks.
-    HERE.try_with(|here| std::ptr::from_ref(here) as u64).unwrap_or(0)
+    match NUMBER.get() {
+        0 => {
+            let number = next_thread();
+            NUMBER.set(number);
+            number
+        }
+        number => number,
+    }
+}
+
+#[cold]
+fn next_thread() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 impl spanring_context {

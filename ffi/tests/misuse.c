@@ -127,6 +127,29 @@ static void wrong_spans(void) {
     CHECK(stats().created == 4);
 }
 
+static spanring_span left_open;
+
+static void *leave_open(void *unused) {
+    (void)unused;
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("left open"), NULL, &left_open));
+    return NULL;
+}
+
+static void *end_what_was_left(void *unused) {
+    (void)unused;
+    ANSWERS(SPANRING_ERROR_THREAD, spanring_span_end(&left_open));
+    return NULL;
+}
+
+/* Threads that come later may have the same memory as one that has ended, and are not the same. */
+static void left_by_a_thread(void) {
+    on_a_thread(leave_open, NULL);
+    for (int i = 0; i < 20; i++) {
+        on_a_thread(end_what_was_left, NULL);
+    }
+    ANSWERS(SPANRING_ERROR_THREAD, spanring_span_end(&left_open));
+}
+
 static void wrong_packed(void) {
     spanring_span span;
     ANSWERS(SPANRING_OK, spanring_span_start(intern("packed"), NULL, &span));
@@ -273,6 +296,7 @@ int main(int count, char **arguments) {
     before_start();
     wrong_options(arguments[1]);
     wrong_spans();
+    left_by_a_thread();
     wrong_packed();
     wrong_contexts();
     large_and_wrong_records();
