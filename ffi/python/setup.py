@@ -54,7 +54,7 @@ setup(
         Extension(
             "spanring._spanring",
             ["src/_spanring.c"],
-            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra"],
             # Nobody else sees the library's symbols, and it stays loaded: it has a thread and exit handlers.
             extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete", "-lpthread", "-ldl", "-lm"],
         )

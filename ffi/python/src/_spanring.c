@@ -21,8 +21,16 @@ static PyObject *error_type;      /* SpanringError */
 static PyObject *format_function; /* (exception) -> stack trace, or NULL until it is imported */
 static PyObject *numbers;         /* dict: text -> its number in the library */
 
+/* What a with statement gets as __enter__ and __exit__ of a span: it lies in the span, keeps it alive as long as somebody has it, and spares
+ * two bound methods a span. It is called without arguments to enter, with three to leave. */
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc call;
+} Door;
+
+typedef struct {
+    PyObject_HEAD
+    Door door;                /* exists while its count is not 0 */
     spanring_span span;       /* never moves */
     PyObject *token;          /* of the context variable, while the span is entered */
     spanring_context context; /* if `has_context` */
@@ -38,6 +46,7 @@ typedef struct {
 } Context;
 
 static PyTypeObject span_type;
+static PyTypeObject door_type;
 static PyTypeObject context_type;
 
 /* ---- Errors ---- */
@@ -619,7 +628,11 @@ static Span *free_spans[MOST_FREE];
 static int free_count;
 
 static COLD Span *span_from_memory(void) {
-    return PyObject_GC_New(Span, &span_type); /* not tracked until it is entered */
+    Span *self = PyObject_GC_New(Span, &span_type); /* not tracked until it is entered */
+    if (self != NULL) {
+        Py_SET_REFCNT((PyObject *)&self->door, 0);
+    }
+    return self;
 }
 
 static inline Span *span_allocate(void) {
@@ -1149,9 +1162,101 @@ static PyObject *repr(PyObject *object) {
     return text;
 }
 
-static PyMethodDef span_methods[] = {
+/* ---- The door of a span ---- */
+
+static inline Span *span_of_door(PyObject *door) { return (Span *)((char *)door - offsetof(Span, door)); }
+
+static PyObject *door_call(PyObject *door, PyObject *const *args, size_t nargsf, PyObject *names) {
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    PyObject *span = (PyObject *)span_of_door(door);
+    if (UNLIKELY(names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "__enter__ and __exit__ take no keyword arguments");
+        return NULL;
+    }
+    if (count == 0) {
+        return span_enter(span, NULL);
+    }
+    if (LIKELY(count == 3)) {
+        return span_exit(span, args, count);
+    }
+    return PyErr_Format(PyExc_TypeError, "__exit__ takes 3 arguments but %zd were given", count);
+}
+
+static void door_dealloc(PyObject *door) { Py_DECREF(span_of_door(door)); }
+
+/* The door of a span: a new reference. */
+static inline PyObject *door_of(Span *self) {
+    PyObject *door = (PyObject *)&self->door;
+    if (Py_REFCNT(door) > 0) {
+        Py_INCREF(door);
+        return door;
+    }
+    self->door.call = door_call;
+    Py_SET_TYPE(door, &door_type);
+    _Py_NewReference(door);
+    Py_INCREF(self);
+    return door;
+}
+
+static PyTypeObject door_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring._Door",
+    .tp_basicsize = sizeof(Door),
+    .tp_dealloc = door_dealloc,
+    .tp_vectorcall_offset = offsetof(Door, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
+};
+
+/* What __enter__ and __exit__ are in the type: it gives the door to a span, and to whoever asks the type the function of that name. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *function;
+} DoorDescriptor;
+
+static PyObject *descriptor_get(PyObject *object, PyObject *span, PyObject *Py_UNUSED(type)) {
+    if (LIKELY(span != NULL && Py_TYPE(span) == &span_type)) {
+        return door_of((Span *)span);
+    }
+    PyObject *function = ((DoorDescriptor *)object)->function;
+    Py_INCREF(function);
+    return function;
+}
+
+static PyTypeObject descriptor_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring._DoorDescriptor",
+    .tp_basicsize = sizeof(DoorDescriptor),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_descr_get = descriptor_get,
+};
+
+static PyMethodDef door_methods[] = {
     {"__enter__", span_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))span_exit, METH_FASTCALL, NULL},
+};
+
+/* Puts __enter__ and __exit__ into the type, which is ready. */
+static int add_doors(void) {
+    if (PyType_Ready(&door_type) < 0 || PyType_Ready(&descriptor_type) < 0) {
+        return -1;
+    }
+    for (int index = 0; index < 2; index++) {
+        DoorDescriptor *descriptor = PyObject_New(DoorDescriptor, &descriptor_type);
+        if (descriptor == NULL) {
+            return -1;
+        }
+        descriptor->function = PyDescr_NewMethod(&span_type, &door_methods[index]);
+        int failed = descriptor->function == NULL ||
+                     PyDict_SetItemString(span_type.tp_dict, door_methods[index].ml_name, (PyObject *)descriptor) < 0;
+        /* It stays for the life of the process, as the type does. */
+        if (failed) {
+            return -1;
+        }
+    }
+    PyType_Modified(&span_type);
+    return 0;
+}
+
+static PyMethodDef span_methods[] = {
     {"set", (PyCFunction)(void (*)(void))span_set, METH_FASTCALL | METH_KEYWORDS,
      "set(attributes=None, /, **attributes)\n--\n\nSets attributes."},
     {"set_attribute", (PyCFunction)(void (*)(void))span_set_attribute, METH_FASTCALL,
@@ -1519,7 +1624,7 @@ static int execute(PyObject *module) {
         return -1;
     }
     if (!is_loaded) {
-        if (PyType_Ready(&span_type) < 0 || PyType_Ready(&context_type) < 0) {
+        if (PyType_Ready(&span_type) < 0 || add_doors() < 0 || PyType_Ready(&context_type) < 0) {
             return -1;
         }
         PyObject *errors = PyImport_ImportModule("spanring._errors");
