@@ -21,23 +21,27 @@ static PyObject *error_type;      /* SpanringError */
 static PyObject *format_function; /* (exception) -> stack trace, or NULL until it is imported */
 static PyObject *numbers;         /* dict: text -> its number in the library */
 
-/* What a with statement gets as __enter__ and __exit__ of a span: it lies in the span, keeps it alive as long as somebody has it, and spares
- * two bound methods a span. It is called without arguments to enter, with three to leave. */
+typedef struct Span Span;
+
+/* What a with statement gets as __enter__ and __exit__ of a span: they lie in the span, keep it alive as long as somebody has them, and
+ * spare two bound methods a span. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
+    Span *span;
 } Door;
 
-typedef struct {
+struct Span {
     PyObject_HEAD
-    Door door;                /* exists while its count is not 0 */
+    Door enter;               /* both exist while their count is not 0 */
+    Door leave;
     spanring_span span;       /* never moves */
     PyObject *token;          /* of the context variable, while the span is entered */
     spanring_context context; /* if `has_context` */
     bool live;                /* started and not ended */
     bool has_context;
     bool entered;             /* `token` counts, and the garbage collector knows the object */
-} Span;
+};
 
 typedef struct {
     PyObject_HEAD
@@ -630,7 +634,8 @@ static int free_count;
 static COLD Span *span_from_memory(void) {
     Span *self = PyObject_GC_New(Span, &span_type); /* not tracked until it is entered */
     if (self != NULL) {
-        Py_SET_REFCNT((PyObject *)&self->door, 0);
+        Py_SET_REFCNT((PyObject *)&self->enter, 0);
+        Py_SET_REFCNT((PyObject *)&self->leave, 0);
     }
     return self;
 }
@@ -1162,39 +1167,39 @@ static PyObject *repr(PyObject *object) {
     return text;
 }
 
-/* ---- The door of a span ---- */
+/* ---- The doors of a span ---- */
 
-static inline Span *span_of_door(PyObject *door) { return (Span *)((char *)door - offsetof(Span, door)); }
-
-static PyObject *door_call(PyObject *door, PyObject *const *args, size_t nargsf, PyObject *names) {
-    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
-    PyObject *span = (PyObject *)span_of_door(door);
-    if (UNLIKELY(names != NULL && PyTuple_GET_SIZE(names) > 0)) {
-        PyErr_SetString(PyExc_TypeError, "__enter__ and __exit__ take no keyword arguments");
+static PyObject *enter_call(PyObject *door, PyObject *const *Py_UNUSED(args), size_t nargsf, PyObject *names) {
+    if (UNLIKELY(PyVectorcall_NARGS(nargsf) != 0 || (names != NULL && PyTuple_GET_SIZE(names) > 0))) {
+        PyErr_SetString(PyExc_TypeError, "__enter__() takes no arguments");
         return NULL;
     }
-    if (count == 0) {
-        return span_enter(span, NULL);
-    }
-    if (LIKELY(count == 3)) {
-        return span_exit(span, args, count);
-    }
-    return PyErr_Format(PyExc_TypeError, "__exit__ takes 3 arguments but %zd were given", count);
+    return span_enter((PyObject *)((Door *)door)->span, NULL);
 }
 
-static void door_dealloc(PyObject *door) { Py_DECREF(span_of_door(door)); }
+static PyObject *leave_call(PyObject *door, PyObject *const *args, size_t nargsf, PyObject *names) {
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (UNLIKELY(count != 3 || (names != NULL && PyTuple_GET_SIZE(names) > 0))) {
+        PyErr_SetString(PyExc_TypeError, "__exit__() takes 3 arguments");
+        return NULL;
+    }
+    return span_exit((PyObject *)((Door *)door)->span, args, count);
+}
 
-/* The door of a span: a new reference. */
-static inline PyObject *door_of(Span *self) {
-    PyObject *door = (PyObject *)&self->door;
-    if (Py_REFCNT(door) > 0) {
+static void door_dealloc(PyObject *door) { Py_DECREF(((Door *)door)->span); }
+
+/* Gives a door: a new reference. */
+static inline PyObject *open_door(Door *self, Span *span, vectorcallfunc call) {
+    PyObject *door = (PyObject *)self;
+    if (UNLIKELY(Py_REFCNT(door) > 0)) {
         Py_INCREF(door);
         return door;
     }
-    self->door.call = door_call;
+    self->call = call;
+    self->span = span;
     Py_SET_TYPE(door, &door_type);
     _Py_NewReference(door);
-    Py_INCREF(self);
+    Py_INCREF(span);
     return door;
 }
 
@@ -1207,19 +1212,21 @@ static PyTypeObject door_type = {
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
 };
 
-/* What __enter__ and __exit__ are in the type: it gives the door to a span, and to whoever asks the type the function of that name. */
+/* What __enter__ and __exit__ are in the type: a span gives its door, the type itself the function of that name. */
 typedef struct {
     PyObject_HEAD
     PyObject *function;
+    bool leaves;
 } DoorDescriptor;
 
 static PyObject *descriptor_get(PyObject *object, PyObject *span, PyObject *Py_UNUSED(type)) {
+    DoorDescriptor *self = (DoorDescriptor *)object;
     if (LIKELY(span != NULL && Py_TYPE(span) == &span_type)) {
-        return door_of((Span *)span);
+        Span *of = (Span *)span;
+        return self->leaves ? open_door(&of->leave, of, leave_call) : open_door(&of->enter, of, enter_call);
     }
-    PyObject *function = ((DoorDescriptor *)object)->function;
-    Py_INCREF(function);
-    return function;
+    Py_INCREF(self->function);
+    return self->function;
 }
 
 static PyTypeObject descriptor_type = {
@@ -1244,6 +1251,7 @@ static int add_doors(void) {
         if (descriptor == NULL) {
             return -1;
         }
+        descriptor->leaves = index == 1;
         descriptor->function = PyDescr_NewMethod(&span_type, &door_methods[index]);
         int failed = descriptor->function == NULL ||
                      PyDict_SetItemString(span_type.tp_dict, door_methods[index].ml_name, (PyObject *)descriptor) < 0;
