@@ -634,8 +634,9 @@ static int free_count;
 static COLD Span *span_from_memory(void) {
     Span *self = PyObject_GC_New(Span, &span_type); /* not tracked until it is entered */
     if (self != NULL) {
-        Py_SET_REFCNT((PyObject *)&self->enter, 0);
-        Py_SET_REFCNT((PyObject *)&self->leave, 0);
+        /* Not with Py_SET_REFCNT, which leaves alone what looks immortal, as anything does that was here before. */
+        memset(&self->enter, 0, sizeof(self->enter));
+        memset(&self->leave, 0, sizeof(self->leave));
     }
     return self;
 }
@@ -755,10 +756,10 @@ static COLD int start_with_text(PyObject *name, const spanring_span_options *opt
 }
 
 static const char span_doc[] =
-    "span(name, attributes=None, kind=None, parent=None, /, **attributes)\n--\n\n"
+    "Span(name, attributes=None, kind=None, parent=None, /, **keywords)\n--\n\n"
     "Starts a span, a child of the current one. In a with statement it is current in the block and ends with it.";
 
-/* span(name, attributes=None, kind=None, parent=None, / , **attributes) */
+/* span(name, attributes=None, kind=None, parent=None, / , **keywords) */
 static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size_t nargsf, PyObject *names) {
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
     if (UNLIKELY(count < 1 || count > 4)) {
@@ -1266,20 +1267,20 @@ static int add_doors(void) {
 
 static PyMethodDef span_methods[] = {
     {"set", (PyCFunction)(void (*)(void))span_set, METH_FASTCALL | METH_KEYWORDS,
-     "set(attributes=None, /, **attributes)\n--\n\nSets attributes."},
+     "set($self, attributes=None, /, **keywords)\n--\n\nSets attributes."},
     {"set_attribute", (PyCFunction)(void (*)(void))span_set_attribute, METH_FASTCALL,
-     "set_attribute(key, value, /)\n--\n\nSets an attribute."},
+     "set_attribute($self, key, value, /)\n--\n\nSets an attribute."},
     {"event", (PyCFunction)(void (*)(void))span_event, METH_FASTCALL | METH_KEYWORDS,
-     "event(name, attributes=None, /, **attributes)\n--\n\nAdds an event that happens now."},
+     "event($self, name, attributes=None, /, **keywords)\n--\n\nAdds an event that happens now."},
     {"record_exception", (PyCFunction)(void (*)(void))span_record_exception, METH_FASTCALL | METH_KEYWORDS,
-     "record_exception(exception, attributes=None, /, **attributes)\n--\n\nAdds an event for an exception; the status stays as it is."},
+     "record_exception($self, exception, attributes=None, /, **keywords)\n--\n\nAdds an event for an exception; the status stays as it is."},
     {"link", (PyCFunction)(void (*)(void))span_link, METH_FASTCALL | METH_KEYWORDS,
-     "link(other, attributes=None, /, **attributes)\n--\n\nLinks to another span."},
+     "link($self, other, attributes=None, /, **keywords)\n--\n\nLinks to another span."},
     {"status", (PyCFunction)(void (*)(void))span_status, METH_FASTCALL,
-     "status(code, message=None, /)\n--\n\nSets the status: \"ok\" (which is final), \"error\" or \"unset\"."},
-    {"rename", span_rename, METH_O, "rename(name, /)\n--\n\nGives the span another name."},
-    {"critical", span_critical, METH_NOARGS, "critical()\n--\n\nHas the span delivered soon after it ends."},
-    {"end", span_end, METH_NOARGS, "end()\n--\n\nEnds the span; the second time does nothing."},
+     "status($self, code, message=None, /)\n--\n\nSets the status: \"ok\" (which is final), \"error\" or \"unset\"."},
+    {"rename", span_rename, METH_O, "rename($self, name, /)\n--\n\nGives the span another name."},
+    {"critical", span_critical, METH_NOARGS, "critical($self, /)\n--\n\nHas the span delivered soon after it ends."},
+    {"end", span_end, METH_NOARGS, "end($self, /)\n--\n\nEnds the span; the second time does nothing."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1599,7 +1600,7 @@ static PyObject *next_message(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(n
 }
 
 static PyMethodDef functions[] = {
-    {"current_span", current_span, METH_NOARGS, "current_span()\n--\n\nThe span that is current, or None."},
+    {"current_span", current_span, METH_NOARGS, "current_span($module, /)\n--\n\nThe span that is current, or None."},
     {"_current_ids", current_ids, METH_NOARGS, NULL},
     {"_context_of", copy_context, METH_O, NULL},
     {"_extract", extract, METH_VARARGS, NULL},
