@@ -32,6 +32,7 @@ const TEXT: u32 = 1 << 31;
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     whole: usize,
+    are_distinct: bool,
 }
 
 /// A value as it is set.
@@ -48,12 +49,21 @@ impl<'a> Reader<'a> {
     /// Checks all of `packed`.
     #[inline(always)]
     pub(crate) fn new(packed: &'a [u8]) -> Result<Self> {
-        let reader = Reader { rest: packed, whole: packed.len() };
+        let mut reader = Reader { rest: packed, whole: packed.len(), are_distinct: true };
         let mut check = reader;
+        let mut seen = 0u64;
         while !check.rest.is_empty() {
-            check.key()?;
+            let bit = match check.key()? {
+                Key::Interned(key) => 1 << (key.get() % 64),
+                Key::Str(_) => u64::MAX,
+            };
+            reader.are_distinct &= seen & bit == 0;
+            seen |= bit;
             match check.rest.first() {
                 Some(2 | 3) => _ = check.take(9)?,
+                Some(1) if check.rest.get(1).is_some_and(|&truth| truth < 2) => {
+                    _ = check.take(2)?
+                }
                 Some(4) => {
                     check.byte()?;
                     check.text()?;
@@ -62,6 +72,12 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(reader)
+    }
+
+    /// Whether all keys are surely different numbers; of some it is not sure.
+    #[inline(always)]
+    pub(crate) fn are_distinct(&self) -> bool {
+        self.are_distinct
     }
 
     /// The next entry; `None` at the end. Only for what was checked.
