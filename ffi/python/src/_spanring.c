@@ -950,7 +950,9 @@ static COLD int record_exception(Span *self, PyObject *exception, PyObject *mapp
     return failed;
 }
 
-static PyObject *span_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+/* Leaves the block. `is_ours` says that one reference to the span is the caller's, which ends with the call. */
+static inline __attribute__((always_inline)) PyObject *leave_block(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                                                                   bool is_ours) {
     Span *self = (Span *)object;
     if (UNLIKELY(count > 1 && args[1] != Py_None && args[1] != NULL)) {
         PyObject *exception = args[1];
@@ -969,12 +971,16 @@ static PyObject *span_exit(PyObject *object, PyObject *const *args, Py_ssize_t c
         PyObject_GC_UnTrack(object);
         leave(object, token);
     }
-    if (Py_REFCNT(object) > 1) {
+    if (!is_ours || Py_REFCNT(object) > 1) {
         /* Somebody may ask for it, or have children, when it is over. */
         context_of_span(self);
     }
     span_finish(self);
     Py_RETURN_NONE;
+}
+
+static PyObject *span_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    return leave_block(object, args, count, false);
 }
 
 static PyObject *span_end(PyObject *object, PyObject *Py_UNUSED(nothing)) {
@@ -1184,7 +1190,8 @@ static PyObject *leave_call(PyObject *door, PyObject *const *args, size_t nargsf
         PyErr_SetString(PyExc_TypeError, "__exit__() takes 3 arguments");
         return NULL;
     }
-    return span_exit((PyObject *)((Door *)door)->span, args, count);
+    /* The door's own reference. */
+    return leave_block((PyObject *)((Door *)door)->span, args, count, true);
 }
 
 static void door_dealloc(PyObject *door) { Py_DECREF(((Door *)door)->span); }

@@ -427,6 +427,27 @@ def test_wrong_types_are_found(pipeline):
             span.__enter__()
 
 
+def test_the_last_value_of_a_key_counts(pipeline):
+    keys = [f"key {number}" for number in range(100)]
+    for _ in range(3):
+        with spanring.span("span", {"a": 1, "b": 1}, a=2, c=1) as span:
+            span.set(c=3, d=1)
+            span.set_attribute("d", "4")
+        with spanring.span("many", {key: 1 for key in keys}) as span:
+            span.set({key: 2 for key in keys[:50]})
+        with spanring.span("after an event") as span:
+            span.event("event", a=1)
+            span.set(a=2, b=3)
+            span.set({"a": 4}, b=5)
+    found = pipeline.spans()
+    assert [span.attributes for span in found if span.name == "span"] == [{"a": 2, "b": 1, "c": 3, "d": "4"}] * 3
+    expected = {key: 2 if at < 50 else 1 for at, key in enumerate(keys)}
+    assert [span.attributes for span in found if span.name == "many"] == [expected] * 3
+    assert [(span.attributes, span.events) for span in found if span.name == "after an event"] == [
+        ({"a": 4, "b": 5}, [("event", {"a": 1})])
+    ] * 3
+
+
 def test_other_mappings_are_mappings(pipeline):
     with spanring.span("span", types.MappingProxyType({"a": 1})) as span:
         span.set(collections.OrderedDict(b=2))
@@ -459,6 +480,7 @@ def test_context_managers_of_the_library_take_spans(pipeline):
     span = spanring.span("by type")
     type(span).__enter__(span)
     type(span).__exit__(span, None, None, None)
+    assert span.span_id != "0" * 16
     found = pipeline.by_name()
     assert found["inner"].parent == outer.span_id
     assert spanring.current_span() is None
