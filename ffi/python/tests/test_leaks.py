@@ -127,3 +127,57 @@ def test_more_spans_at_once_than_are_kept_for_use(pipeline):
     spans = [spanring.span("many", number=number) for number in range(2000)]
     del spans
     assert len(pipeline.spans()) == 4000
+
+
+# What Python itself gets wrong without memory is not in here: functions that are made (3.13), stack traces that are formatted (3.12).
+NO_MEMORY = """
+import _testcapi, contextvars
+
+class Shown:
+    def __str__(self): return "a" + "b"
+def lazy(): return "a" * 3
+@spanring.trace
+def generator(): yield 1
+error = ValueError("wrong")
+headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+
+def scenario(number):
+    with spanring.span("a", {"k": 1}, "client", x=[1, {"a": 2}], y=lazy, z=Shown(), big=1 << 80, odd="\\ud800é") as span:
+        span.set(q=Shown())
+        span.event("e", a=Shown())
+        span.link(span, a=1)
+        span.status("error", "é")
+        span.trace_id, repr(span)
+        if sys.version_info < (3, 12):
+            span.record_exception(error)
+        with spanring.extract(headers), spanring.span(f"n{number}"):
+            spanring.inject({})
+        with spanring.attach(span):
+            pass
+        spanring.current_span()
+        list(generator())
+
+begin()
+scenario(0)
+found = {True: 0, False: 0}
+for number in range(600):
+    context = contextvars.copy_context()
+    _testcapi.set_nomemory(number, number + 1)
+    try:
+        context.run(scenario, number)
+        worked = True
+    except MemoryError:
+        worked = False
+    finally:
+        _testcapi.remove_mem_hooks()
+    found[worked] += 1
+assert found[True] > 100 and found[False] > 10, found
+spanring.flush()
+with spanring.span("after"): pass
+"""
+
+
+def test_each_allocation_may_fail(script):
+    pytest.importorskip("_testcapi")
+    script.run(NO_MEMORY)
+    assert "after" in script.names()
