@@ -42,7 +42,8 @@ pub(crate) enum Plain<'a> {
     Double(f64),
     Str(&'a str),
     Interned(Interned),
-    Other(Value),
+    /// Any other, which [`Reader::other`] gives next: with one inside, this were no matter of registers.
+    Other,
 }
 
 impl<'a> Reader<'a> {
@@ -97,16 +98,17 @@ impl<'a> Reader<'a> {
             8 => Plain::Interned(interned(ahead.word().ok()?).ok()?),
             _ => {
                 ahead = *self;
-                Plain::Other(ahead.other()?)
+                Plain::Other
             }
         };
         *self = ahead;
         Some((key, value))
     }
 
+    /// The value of an entry that is [`Plain::Other`].
     #[cold]
     #[inline(never)]
-    fn other(&mut self) -> Option<Value> {
+    pub(crate) fn other(&mut self) -> Option<Value> {
         self.value().ok()
     }
 
@@ -251,7 +253,10 @@ macro_rules! set_all {
                 $crate::packed::Plain::Double(value) => _ = $to.$set(key, value),
                 $crate::packed::Plain::Str(value) => _ = $to.$set(key, value),
                 $crate::packed::Plain::Interned(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Other(value) => _ = $to.$set(key, value),
+                $crate::packed::Plain::Other => match reader.other() {
+                    Some(value) => _ = $to.$set(key, value),
+                    None => break,
+                },
             }
         }
     }};
@@ -267,7 +272,11 @@ pub(crate) use set_all;
 #[doc(hidden)]
 pub fn is_packed(packed: &[u8]) -> bool {
     let Ok(mut reader) = Reader::new(packed) else { return false };
-    while reader.entry().is_some() {}
+    while let Some((_, value)) = reader.entry() {
+        if matches!(value, Plain::Other) && reader.other().is_none() {
+            break;
+        }
+    }
     assert!(reader.rest.is_empty(), "what was checked is read to its end");
     true
 }
@@ -367,7 +376,7 @@ mod tests {
                 Plain::Double(value) => Value::Double(value),
                 Plain::Str(value) => Value::Str(value.to_owned()),
                 Plain::Interned(value) => Value::Str(value.as_str().to_owned()),
-                Plain::Other(value) => value,
+                Plain::Other => reader.other()?,
             };
             Some((key, value))
         });
