@@ -55,6 +55,7 @@ impl Interned {
     }
 
     /// The string of a [number](Self::get); `None` if no string has it.
+    #[inline]
     pub fn from_number(number: u32) -> Option<Self> {
         let index = number.checked_sub(1)? as usize;
         let chunk = TABLE.chunks.get(index / CHUNK)?.load(Ordering::Acquire);

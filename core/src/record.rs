@@ -748,9 +748,14 @@ impl Payload {
     /// The words of the attribute `key` among the items from word `start` on. A key may be there by its
     /// number or as text, whatever it is now.
     fn find_attribute(&self, start: usize, key: &crate::Key<'_>) -> Option<(usize, usize)> {
-        let (interned, wanted) = match key {
-            crate::Key::Interned(key) => (Some(*key), key.as_str()),
-            crate::Key::Str(key) => (intern::lookup(key), *key),
+        let interned = match key {
+            crate::Key::Interned(key) => Some(*key),
+            crate::Key::Str(key) => intern::lookup(key),
+        };
+        // Looked up only where it is compared: most keys are numbers on both sides.
+        let wanted = || match key {
+            crate::Key::Interned(key) => key.as_str(),
+            crate::Key::Str(key) => key,
         };
         let words = self.words();
         let mut at = start;
@@ -760,7 +765,7 @@ impl Payload {
             match item_tag(word) {
                 tag::KEY => {
                     let value_end = end + words.get(end).map_or(0, |word| item_words(*word));
-                    if text(&words[at..]) == wanted.as_bytes() {
+                    if text(&words[at..]) == wanted().as_bytes() {
                         return Some((at, value_end));
                     }
                     at = value_end;
@@ -770,7 +775,7 @@ impl Payload {
                     let same = match (Interned::from_raw(item_key(word)), interned) {
                         (Some(key), Some(interned)) => key == interned,
                         // Not interned as a dynamic string, but perhaps as a call site's.
-                        (Some(key), None) => key.as_str() == wanted,
+                        (Some(key), None) => key.as_str() == wanted(),
                         (None, _) => false,
                     };
                     if same {

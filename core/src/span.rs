@@ -376,6 +376,37 @@ impl Span {
         Self::builder(name).start()
     }
 
+    /// A span under a parent that is borrowed, or with the default context a root: for the C ABI, which gets it with each span.
+    #[doc(hidden)]
+    #[inline]
+    pub fn __under(name: Key<'_>, parent: &SpanContext, kind: SpanKind) -> Span {
+        if epoch() == 0 {
+            return Span::none();
+        }
+        Span::create(local(), Name::Key(name), Some(&parent.0), kind, 0)
+    }
+
+    /// Whether it records and nothing was set on it: for the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __has_nothing(&mut self) -> bool {
+        self.recording().is_some_and(|own| own.payload().len() == 0)
+    }
+
+    /// Sets an attribute whose key is not there yet: for the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __set_new(&mut self, key: Key<'_>, value: impl IntoValue) {
+        match key {
+            Key::Interned(key) => {
+                if let Some(own) = self.recording() {
+                    own.payload().attribute_new(key.get(), value);
+                }
+            }
+            Key::Str(_) => _ = self.set_attribute(key, value),
+        }
+    }
+
     /// A span that does nothing.
     #[inline(always)]
     pub fn none() -> Span {

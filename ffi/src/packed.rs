@@ -32,6 +32,7 @@ const TEXT: u32 = 1 << 31;
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     whole: usize,
+    are_distinct: bool,
 }
 
 /// A value as it is set.
@@ -41,22 +42,48 @@ pub(crate) enum Plain<'a> {
     Double(f64),
     Str(&'a str),
     Interned(Interned),
-    Other(Value),
+    /// Any other, which [`Reader::other`] gives next: with one inside, this were no matter of registers.
+    Other,
 }
 
 impl<'a> Reader<'a> {
     /// Checks all of `packed`.
+    #[inline(always)]
     pub(crate) fn new(packed: &'a [u8]) -> Result<Self> {
-        let reader = Reader { rest: packed, whole: packed.len() };
+        let mut reader = Reader { rest: packed, whole: packed.len(), are_distinct: true };
         let mut check = reader;
+        let mut seen = 0u64;
         while !check.rest.is_empty() {
-            check.key()?;
-            check.skip(0)?;
+            let bit = match check.key()? {
+                Key::Interned(key) => 1 << (key.get() % 64),
+                Key::Str(_) => u64::MAX,
+            };
+            reader.are_distinct &= seen & bit == 0;
+            seen |= bit;
+            match check.rest.first() {
+                Some(2 | 3) => _ = check.take(9)?,
+                Some(1) if check.rest.get(1).is_some_and(|&truth| truth < 2) => {
+                    _ = check.take(2)?
+                }
+                Some(4) => {
+                    check.byte()?;
+                    check.text()?;
+                }
+                _ => check.skip(0)?,
+            }
         }
         Ok(reader)
     }
 
+    /// Whether all keys are surely different numbers; of some it is not sure.
+    #[inline(always)]
+    pub(crate) fn are_distinct(&self) -> bool {
+        self.are_distinct
+    }
+
     /// The next entry; `None` at the end. Only for what was checked.
+    // Inlined, so that the value goes where it is used and not through memory.
+    #[inline(always)]
     pub(crate) fn entry(&mut self) -> Option<(Key<'a>, Plain<'a>)> {
         if self.rest.is_empty() {
             return None;
@@ -71,14 +98,22 @@ impl<'a> Reader<'a> {
             8 => Plain::Interned(interned(ahead.word().ok()?).ok()?),
             _ => {
                 ahead = *self;
-                Plain::Other(ahead.value().ok()?)
+                Plain::Other
             }
         };
         *self = ahead;
         Some((key, value))
     }
 
+    /// The value of an entry that is [`Plain::Other`].
     #[cold]
+    #[inline(never)]
+    pub(crate) fn other(&mut self) -> Option<Value> {
+        self.value().ok()
+    }
+
+    #[cold]
+    #[inline(never)]
     fn wrong(&self, what: &str) -> Error {
         let at = self.whole - self.rest.len();
         Error::new(SPANRING_ERROR_PACKED, format_args!("packed attributes: {what} at byte {at}"))
@@ -100,25 +135,30 @@ impl<'a> Reader<'a> {
         Ok(self.take(N)?.try_into().expect("so many were taken"))
     }
 
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8> {
         Ok(self.array::<1>()?[0])
     }
 
+    #[inline(always)]
     fn word(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
+    #[inline(always)]
     fn text_of(&mut self, len: u32) -> Result<&'a str> {
         let before = *self;
         let bytes = self.take(len as usize)?;
         std::str::from_utf8(bytes).map_err(|_| before.wrong("a text is not UTF-8"))
     }
 
+    #[inline(always)]
     fn text(&mut self) -> Result<&'a str> {
         let len = self.word()?;
         self.text_of(len)
     }
 
+    #[inline(always)]
     fn key(&mut self) -> Result<Key<'a>> {
         let before = *self;
         let word = self.word()?;
@@ -213,7 +253,10 @@ macro_rules! set_all {
                 $crate::packed::Plain::Double(value) => _ = $to.$set(key, value),
                 $crate::packed::Plain::Str(value) => _ = $to.$set(key, value),
                 $crate::packed::Plain::Interned(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Other(value) => _ = $to.$set(key, value),
+                $crate::packed::Plain::Other => match reader.other() {
+                    Some(value) => _ = $to.$set(key, value),
+                    None => break,
+                },
             }
         }
     }};
@@ -229,7 +272,11 @@ pub(crate) use set_all;
 #[doc(hidden)]
 pub fn is_packed(packed: &[u8]) -> bool {
     let Ok(mut reader) = Reader::new(packed) else { return false };
-    while reader.entry().is_some() {}
+    while let Some((_, value)) = reader.entry() {
+        if matches!(value, Plain::Other) && reader.other().is_none() {
+            break;
+        }
+    }
     assert!(reader.rest.is_empty(), "what was checked is read to its end");
     true
 }
@@ -329,7 +376,7 @@ mod tests {
                 Plain::Double(value) => Value::Double(value),
                 Plain::Str(value) => Value::Str(value.to_owned()),
                 Plain::Interned(value) => Value::Str(value.as_str().to_owned()),
-                Plain::Other(value) => value,
+                Plain::Other => reader.other()?,
             };
             Some((key, value))
         });

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use spanring::{
-    Attributes, Interned, Key, Span, SpanGuard, SpanKind, StatusCode, Tracer, WallTime,
+    Attributes, Interned, Key, Span, SpanContext, SpanGuard, SpanKind, StatusCode, Tracer, WallTime,
 };
 
 use crate::context::{put, spanring_context, tag, this_thread};
@@ -236,12 +236,11 @@ unsafe fn start(
         // SAFETY: the caller's promise.
         Some(options) => unsafe { build(name, options) }?,
     };
-    if !span.__is_some() && pipeline::revive_in_fork_child() {
-        span = match options {
-            None => Span::builder(name).start(),
-            // SAFETY: the caller's promise.
-            Some(options) => unsafe { build(name, options) }?.0,
-        };
+    if !span.__is_some()
+        // SAFETY: the caller's promise.
+        && let Some(second) = unsafe { start_in_fork_child(name, options) }?
+    {
+        span = second;
     }
     let (raw, thread) = match detached {
         true => (span.__into_raw() as u64, 0),
@@ -252,9 +251,31 @@ unsafe fn start(
     Ok(())
 }
 
+/// Starts the span once more, if there was no pipeline and now there is one.
+///
+/// # Safety
+///
+/// As for [`build`].
+#[cold]
+#[inline(never)]
+unsafe fn start_in_fork_child(
+    name: Key<'_>,
+    options: Option<&spanring_span_options>,
+) -> Result<Option<Span>> {
+    if !pipeline::revive_in_fork_child() {
+        return Ok(None);
+    }
+    Ok(Some(match options {
+        None => Span::builder(name).start(),
+        // SAFETY: as promised to us.
+        Some(options) => unsafe { build(name, options) }?.0,
+    }))
+}
+
 /// # Safety
 ///
 /// The options' parent is NULL or readable.
+#[inline(always)]
 unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span, bool)> {
     check_size(options.size, size_of::<spanring_span_options>(), "spanring_span_options")?;
     let known = SPANRING_SPAN_ROOT | SPANRING_SPAN_DETACHED;
@@ -264,7 +285,33 @@ unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span,
             format_args!("flags {:#x} are not all SPANRING_SPAN_...", options.flags),
         ));
     }
-    let mut builder = Span::builder(name).kind(kind(options.kind)?);
+    let kind = kind(options.kind)?;
+    let detached = options.flags & SPANRING_SPAN_DETACHED != 0;
+    if options.tracer == 0 && options.start_unix_nano == 0 {
+        // As hosts with contexts of their own start every span.
+        if options.flags & SPANRING_SPAN_ROOT != 0 {
+            return Ok((Span::__under(name, &SpanContext::default(), kind), detached));
+        }
+        if !options.parent.is_null() {
+            // SAFETY: as promised to us.
+            let parent = unsafe { spanring_context::get(options.parent) }?;
+            return Ok((Span::__under(name, parent, kind), detached));
+        }
+    }
+    // SAFETY: as promised to us.
+    Ok((unsafe { build_any(name, options, kind) }?, detached))
+}
+
+/// # Safety
+///
+/// As for [`build`].
+#[inline(never)]
+unsafe fn build_any(
+    name: Key<'_>,
+    options: &spanring_span_options,
+    kind: SpanKind,
+) -> Result<Span> {
+    let mut builder = Span::builder(name).kind(kind);
     if let Some(tracer) = tracer(options.tracer)? {
         builder = builder.tracer(&tracer);
     }
@@ -277,7 +324,7 @@ unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span,
         // SAFETY: as promised to us.
         builder = builder.parent(unsafe { spanring_context::get(options.parent) }?);
     }
-    Ok((builder.start(), options.flags & SPANRING_SPAN_DETACHED != 0))
+    Ok(builder.start())
 }
 
 /// The pointer in a span's memory, if there is a span.
@@ -490,7 +537,11 @@ pub unsafe extern "C" fn spanring_span_set_attributes(
     unsafe {
         on(span, |span| {
             let attributes = Reader::new(bytes(packed, packed_len, "packed")?)?;
-            set_all!(attributes, span, set_attribute);
+            if attributes.are_distinct() && span.__has_nothing() {
+                set_all!(attributes, span, __set_new);
+            } else {
+                set_all!(attributes, span, set_attribute);
+            }
             Ok(())
         })
     }

@@ -1,0 +1,43 @@
+"""A span engine that lives inside a program.
+
+    import spanring
+
+    spanring.start(service_name="shop", dir="spans")
+    with spanring.span("db.query", rows=7) as span:
+        span.event("cached")
+"""
+from __future__ import annotations
+
+from . import _processes
+from ._errors import SpanringError
+from ._logs import LogFilter, log_record_factory
+from ._pipeline import Message, flush, messages, shutdown, start, stats
+from ._propagation import attach, extract, inject
+from ._spanring import Context, Span, current_span
+from ._spanring import version as __version__
+from ._trace import trace
+
+span = Span
+
+__all__ = [
+    "Context",
+    "LogFilter",
+    "Message",
+    "Span",
+    "SpanringError",
+    "attach",
+    "current_span",
+    "extract",
+    "flush",
+    "inject",
+    "log_record_factory",
+    "messages",
+    "shutdown",
+    "span",
+    "start",
+    "stats",
+    "trace",
+]
+
+# No __getattr__ here: with it, Python looks `spanring.span` up anew each time, which costs a fifth of a span.
+_processes.install()

@@ -1,0 +1,83 @@
+"""The process's pipeline: settings, start, flush, shutdown, counts, messages."""
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from . import _spanring
+
+_IGNORE_ENVIRONMENT = 1
+_SEVERITIES = ("fatal", "error", "warn", "info", "debug")
+
+
+class Message(NamedTuple):
+    """What the engine had to say: `severity` is fatal, error, warn, info or debug."""
+
+    severity: str
+    text: str
+
+
+def _percent(text):
+    from urllib.parse import quote
+
+    return quote(str(text), safe="")
+
+
+def _text(name, value):
+    """A setting as its environment variable would have it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int)):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, dict):
+        return ",".join(f"{_percent(key)}={_percent(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ",".join(_text(name, item) for item in value)
+    if hasattr(value, "total_seconds"):
+        return _text(name, value.total_seconds())
+    raise TypeError(f"setting {name} must be str, int, float, bool, a path, a timedelta, a list or a dict, not {type(value).__name__}")
+
+
+def start(*, ignore_environment=False, **settings):
+    """Starts the process's pipeline.
+
+    Settings have the names of docs/settings.md in lower case; those that are None are left out. The environment overrides them, unless
+    `ignore_environment` is true. Fork children have a pipeline like this one with their first span; others start their own.
+    """
+    pairs = [(name.upper(), _text(name, value)) for name, value in settings.items() if value is not None]
+    _spanring._start(pairs, _IGNORE_ENVIRONMENT if ignore_environment else 0)
+
+
+def flush(timeout=5.0):
+    """Waits until everything that was recorded is delivered or given up: at most so many seconds, None for as long as it takes.
+
+    Raises SpanringError if the time is up. Without a pipeline there is nothing to wait for.
+    """
+    _spanring._flush(timeout)
+
+
+def shutdown(timeout=5.0):
+    """Delivers what is there and ends the pipeline within so many seconds. At process exit that happens by itself."""
+    _spanring._shutdown(timeout)
+
+
+def stats():
+    """The counts of the pipeline, with each sink by itself."""
+    import json
+
+    return json.loads(_spanring._stats_json())
+
+
+def messages():
+    """What the engine had to say since the last call. It is on standard error as well."""
+    found = []
+    while True:
+        message = _spanring._next_message()
+        if message is None:
+            return found
+        severity, text = message
+        found.append(Message(_SEVERITIES[severity] if 0 <= severity < len(_SEVERITIES) else str(severity), text))

@@ -1,0 +1,282 @@
+"""Forks, multiprocessing, and the ways in which a process ends."""
+import multiprocessing
+import signal
+import sys
+
+import pytest
+
+import spanring
+from conftest import read
+
+EXITS = {
+    "normal": ("", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "uncaught": ("raise ValueError('uncaught')", 1),
+    "in the block": ("with spanring.span('left'): raise ValueError('uncaught')", 1),
+    "sys.exit in the block": ("with spanring.span('left'): sys.exit(4)", 4),
+    "shut down": ("spanring.shutdown()", 0),
+    "flushed and os._exit": ("spanring.flush(); os._exit(5)", 5),
+    "in a daemon thread": (
+        "import threading\n"
+        "begun = threading.Event()\n"
+        "def work():\n"
+        "    with spanring.span('in a thread'): begun.set(); threading.Event().wait()\n"
+        "threading.Thread(target=work, daemon=True).start(); begun.wait()",
+        0,
+    ),
+    "atexit": ("import atexit\n@atexit.register\ndef last():\n    with spanring.span('left'): pass", 0),
+    "a span that is never ended": ("kept = spanring.span('left')", 0),
+}
+
+
+@pytest.mark.parametrize("way", EXITS)
+def test_everything_is_there_after_an_exit(script, way):
+    text, status = EXITS[way]
+    script.run("begin()\nfor _ in range(1000):\n    with spanring.span('span', key=1): pass\n" + text, status)
+    names = script.names()
+    assert names.count("span") == 1000
+    assert ("left" in names) == ("left" in text)
+
+
+def test_os_exit_loses_what_was_not_flushed_and_no_more(script):
+    script.run(
+        """
+        begin()
+        with spanring.span("flushed"): pass
+        spanring.flush()
+        with spanring.span("lost"): pass
+        os._exit(0)
+        """
+    )
+    assert "flushed" in script.names()
+
+
+def test_a_fork_has_a_pipeline_of_its_own(script):
+    script.run(
+        """
+        begin()
+        with spanring.span("parent"):
+            for number in range(5):
+                child = os.fork()
+                if child == 0:
+                    with spanring.span(f"child {number}", pid=os.getpid()):
+                        pass
+                    if number % 2:
+                        spanring.flush()
+                        os._exit(0)
+                    sys.exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+            with spanring.span("after"):
+                pass
+        """
+    )
+    spans = script.spans()
+    names = {span.name: span for span in spans}
+    # sys.exit leaves the block of `parent` in the children, too, where it is not theirs to record.
+    assert sorted(names) == ["after", "child 0", "child 1", "child 2", "child 3", "child 4", "parent"] and len(spans) == 7
+    for name, span in names.items():
+        if name != "parent":
+            assert (span.trace_id, span.parent) == (names["parent"].trace_id, names["parent"].span_id)
+    assert len({names[f"child {number}"].resource.get("process.pid") for number in range(5)}) in (1, 5)
+
+
+def test_forks_while_threads_record(script):
+    script.run(
+        """
+        import threading, warnings
+        warnings.simplefilter("ignore")
+        begin()
+        stop = threading.Event()
+        def work():
+            while not stop.is_set():
+                with spanring.span("work", key=1): pass
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads: thread.start()
+        children = []
+        for number in range(20):
+            child = os.fork()
+            if child == 0:
+                for _ in range(10):
+                    with spanring.span("child", number=number): pass
+                spanring.flush(30)
+                os._exit(0)
+            children.append(child)
+        stop.set()
+        for thread in threads: thread.join()
+        for child in children: assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    spans = script.spans()
+    assert len([span for span in spans if span.name == "child"]) == 200
+    assert len({span.span_id for span in spans}) == len(spans)
+
+
+MULTIPROCESSING = """
+import multiprocessing, warnings
+from concurrent.futures import ProcessPoolExecutor
+warnings.simplefilter("ignore")
+
+def work(number, headers):
+    {each}
+    with spanring.attach(headers), spanring.span(f"work {{number}}"):
+        with spanring.span(f"inner {{number}}"):
+            return number
+
+if __name__ == "__main__":
+    begin()
+    context = multiprocessing.get_context({method!r})
+    with spanring.span("main"):
+        headers = spanring.inject({{}})
+        processes = [context.Process(target=work, args=(number, headers)) for number in range(3)]
+        for process in processes: process.start()
+        for process in processes: process.join()
+        assert [process.exitcode for process in processes] == [0] * 3
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            assert list(pool.map(work, range(3, 9), [headers] * 6)) == list(range(3, 9))
+        pool = context.Pool(2)
+        pool.starmap(work, [(number, headers) for number in range(9, 12)])
+        pool.close()
+        pool.join()
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_multiprocessing(script, method):
+    # A process that is not forked from ours starts a pipeline itself.
+    each = "pass" if method == "fork" else "\n    ".join(["try: begin()", "except spanring.SpanringError as error: assert error.code == 6"])
+    script.run(MULTIPROCESSING.format(method=method, each=each))
+    spans = script.spans()
+    names = {span.name: span for span in spans}
+    assert len(names) == len(spans) == 25, sorted(span.name for span in spans)
+    for number in range(12):
+        assert names[f"work {number}"].parent == names["main"].span_id
+        assert names[f"inner {number}"].parent == names[f"work {number}"].span_id
+
+
+def test_multiprocessing_that_is_imported_later(script):
+    script.run(
+        """
+        def work():
+            with spanring.span("work"): pass
+        if __name__ == "__main__":
+            begin()
+            assert "multiprocessing.util" not in sys.modules
+            import multiprocessing
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start(); process.join()
+        """
+    )
+    assert script.names() == ["work"]
+
+
+def test_flush_after_each_span_survives_a_kill(script):
+    done = script.run(
+        """
+        begin()
+        for number in range(20):
+            with spanring.span("span", number=number): pass
+            spanring.flush()
+        os.kill(os.getpid(), 9)
+        """,
+        status=-signal.SIGKILL,
+    )
+    assert len(script.names()) == 20, done
+
+
+def test_a_signal_handler_in_python_may_have_spans(script):
+    script.run(
+        """
+        import signal, time
+        begin()
+        count = 0
+        def handle(*_):
+            global count
+            with spanring.span("handled", key=1): count += 1
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        while count < 50:
+            with spanring.span("work", it=lambda: str(count)): pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        spanring.flush()
+        stats = spanring.stats()
+        assert sum(stats["dropped"].values()) == 0, stats
+        """
+    )
+    assert script.names().count("handled") >= 50
+
+
+def test_flush_lets_other_threads_run(script):
+    script.run(
+        """
+        import threading, time
+        spanring.start(endpoint="http://127.0.0.1:9", ignore_environment=True, log_level="fatal")
+        with spanring.span("span"): pass
+        running = threading.Event()
+        took = []
+        def work():
+            running.set()
+            before = time.monotonic()
+            try: spanring.flush(1.0)
+            except spanring.SpanringError as error: assert error.code == 9, error
+            took.append(time.monotonic() - before)
+        thread = threading.Thread(target=work)
+        thread.start()
+        running.wait()
+        turns = 0
+        while thread.is_alive():
+            turns += 1
+            time.sleep(0.001)
+        assert turns > 20, turns
+        os._exit(0)
+        """
+    )
+
+
+def test_subinterpreters_are_refused(script):
+    if sys.version_info >= (3, 13):
+        pytest.importorskip("_interpreters")
+        text = """
+        import _interpreters
+        inner = _interpreters.create()
+        found = _interpreters.run_string(inner, "import spanring")
+        assert found is not None and "ImportError" in str(found.type) + str(found), found
+        """
+    else:
+        pytest.importorskip("_xxsubinterpreters")
+        text = """
+        import _xxsubinterpreters as interpreters
+        inner = interpreters.create()
+        try:
+            interpreters.run_string(inner, "import spanring")
+        except Exception as error:
+            assert "ImportError" in str(error), error
+        else:
+            raise AssertionError
+        """
+    script.run(text)
+
+
+def test_beside_another_zstd(script):
+    pytest.importorskip("zstandard")
+    for order in ("import zstandard, spanring", "import spanring, zstandard"):
+        script.run(
+            f"""
+            {order}
+            begin()
+            for number in range(2000):
+                with spanring.span("span", number=number): pass
+                if number % 10 == 0:
+                    data = os.urandom(1000) * 10
+                    assert zstandard.decompress(zstandard.compress(data, 5)) == data
+            """
+        )
+    assert len(script.names()) == 4000
+
+
+def test_the_extension_shows_one_symbol():
+    import subprocess
+
+    from spanring import _spanring
+
+    shown = subprocess.run(["nm", "-D", "--defined-only", _spanring.__file__], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[-1] for line in shown.splitlines()] == ["PyInit__spanring"]
