@@ -83,10 +83,12 @@ def check_delivery(results, name, sender, report, said, fallbacks):
     count = len(sender.spans)
     expected = {"delivered": count, "refused": 0, "given_up": 0, "skipped": 0, "repeated": 0}
     results.check(f"{name}: delivered", difference(report, expected))
-    lines = said.splitlines()
+    # The agent takes no more than 1 MiB; that it is sent smaller requests is said once.
+    large = [line for line in said.splitlines() if "answered 413" in line and "smaller ones are sent" in line]
+    lines = [line for line in said.splitlines() if line not in large]
     steps = [line for line in lines if "answered 400 to a request with COMPRESSION=" in line]
     problem = None
-    if len(lines) != len(steps) or [step.rsplit(" ", 1)[1] for step in steps] != fallbacks:
+    if len(large) > 1 or len(lines) != len(steps) or [step.rsplit(" ", 1)[1] for step in steps] != fallbacks:
         problem = f"fallbacks to {fallbacks} are due, but it says: {said}"
     results.check(f"{name}: what it says", problem)
 
