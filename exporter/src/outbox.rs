@@ -29,6 +29,9 @@ use crate::sink::{InstanceId, SealedBatch};
 use crate::spool::{Part, Place, Spool};
 use crate::stats::{SinkDrop, SinkStats};
 
+/// After so many requests that were accepted, larger ones are tried.
+const ACCEPTED_BEFORE_GROWTH: u32 = 8;
+
 /// A batch, or a part of one, that waits in memory or is under way.
 struct Item {
     instance: InstanceId,
@@ -100,6 +103,8 @@ pub(crate) struct Outbox {
     instance: Option<InstanceId>,
     /// Spans of a request that the receiver took, or may take: fewer once one was too large for it.
     spans_max: u32,
+    /// Requests that were accepted since `spans_max` changed.
+    accepted_since: u32,
     /// Why the sender cannot work at all.
     unusable: Option<String>,
     /// Whether dead processes left more than was taken over.
@@ -135,6 +140,7 @@ impl Outbox {
             health: Health::new(),
             instance: None,
             spans_max: u32::MAX,
+            accepted_since: 0,
             unusable: None,
             more_to_adopt: false,
             spool_fails: false,
@@ -404,8 +410,7 @@ impl Outbox {
                 self.stats.delivered += spans - rejected;
                 self.count_drop(rejected, SinkDrop::Refused);
                 self.stats.batches += 1;
-                // Larger ones are tried again in time.
-                self.spans_max = self.spans_max.saturating_add(self.spans_max / 64 + 1);
+                self.grow_requests();
                 if let Content::Frame(frame) = &item.content {
                     self.stats.bytes += frame.len() as u64;
                 }
@@ -438,6 +443,7 @@ impl Outbox {
                 }
                 let half = item.spans / 2;
                 self.spans_max = self.spans_max.min(half);
+                self.accepted_since = 0;
                 let rest = item.split_off(half);
                 self.wait(rest);
                 self.wait(item);
@@ -464,6 +470,16 @@ impl Outbox {
                     _ => self.wait(item),
                 }
             }
+        }
+    }
+
+    /// Tries requests of twice the size, once some of the present one were accepted: spans differ, and one that was large may
+    /// have been the reason.
+    fn grow_requests(&mut self) {
+        self.accepted_since = self.accepted_since.saturating_add(1);
+        if self.accepted_since >= ACCEPTED_BEFORE_GROWTH && self.spans_max < u32::MAX {
+            self.spans_max = self.spans_max.saturating_mul(2);
+            self.accepted_since = 0;
         }
     }
 
