@@ -395,7 +395,8 @@ int32_t spanring_context_extract(const char *traceparent,
                                  spanring_context *out);
 
 // Keeps a name or a key for the life of the process and gives its number, with which spans are cheaper. The same text has the same
-// number. At most 256 bytes; some sixteen thousand texts are kept, beyond them the code is `SPANRING_ERROR_FULL`: give them as text.
+// number. At most 256 bytes; some sixteen thousand texts are kept, beyond them the code is `SPANRING_ERROR_FULL`: give them as text. A fork
+// child gets that too for what its parent had not interned, if another thread was interning when it was forked.
 //
 // # Safety
 //

@@ -131,7 +131,8 @@ pub(crate) fn check_size(found: usize, known: usize, name: &str) -> Result<()> {
 }
 
 /// Keeps a name or a key for the life of the process and gives its number, with which spans are cheaper. The same text has the same
-/// number. At most 256 bytes; some sixteen thousand texts are kept, beyond them the code is `SPANRING_ERROR_FULL`: give them as text.
+/// number. At most 256 bytes; some sixteen thousand texts are kept, beyond them the code is `SPANRING_ERROR_FULL`: give them as text. A fork
+/// child gets that too for what its parent had not interned, if another thread was interning when it was forked.
 ///
 /// # Safety
 ///
@@ -145,7 +146,8 @@ pub unsafe extern "C" fn spanring_intern(data: *const c_char, len: usize, out: *
             return Err(Error::new(
                 SPANRING_ERROR_FULL,
                 format_args!(
-                    "the string is longer than 256 bytes, or the table is full; give it as text"
+                    "the string is longer than 256 bytes, or the table is full, or lost in a fork child; \
+                     give it as text"
                 ),
             ));
         };
