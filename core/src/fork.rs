@@ -6,6 +6,7 @@
 //! or sent.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::context::Keys;
 use crate::id::IdKeys;
@@ -48,6 +49,27 @@ extern "C" fn child() {
     }
     crate::thread::local().leave_ring();
     crate::thread::bump_epoch();
+}
+
+/// How often a lock is tried in a fork child, whose holders there need microseconds; a holder that the fork lost keeps it
+/// for good, so the tries are few milliseconds together.
+const LOCK_TRIES: u32 = 2000;
+
+/// A lock that threads hold for an instant. In a fork child a thread that no longer exists may hold it: `None` then.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    // Before a lock is first held, or a child could not be told.
+    init();
+    if generation() == 0 {
+        return Some(mutex.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    (0..LOCK_TRIES).find_map(|_| match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => {
+            std::thread::yield_now();
+            None
+        }
+    })
 }
 
 fn mark() -> Option<&'static AtomicU32> {

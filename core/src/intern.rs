@@ -9,8 +9,10 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
+#[cfg(spanring_loom)]
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustc_hash::FxHashMap;
 
@@ -89,12 +91,11 @@ static TABLE: Table = Table {
 type Map = Option<FxHashMap<&'static str, Interned>>;
 
 /// The table's lock. In a fork child it may be held by a thread that no longer exists: there, strings
-/// travel inline rather than wait.
+/// travel inline rather than wait for long.
 fn lock_map() -> Option<MutexGuard<'static, Map>> {
     #[cfg(not(spanring_loom))]
-    if crate::fork::generation() != 0 {
-        return TABLE.map.try_lock().ok();
-    }
+    return crate::fork::lock(&TABLE.map);
+    #[cfg(spanring_loom)]
     Some(TABLE.map.lock().unwrap_or_else(PoisonError::into_inner))
 }
 

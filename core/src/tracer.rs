@@ -2,7 +2,7 @@
 //!
 //! A span carries its tracer's number. Number zero is the default: no scope, the pipeline's resource.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
 
@@ -50,14 +50,7 @@ impl Tracer {
     /// A process may have [`TRACERS_MAX`]; further ones become the default tracer. Registering copies
     /// the list of tracers, so keep the handle.
     pub fn new(info: TracerInfo) -> Tracer {
-        let _one = if crate::fork::generation() == 0 {
-            REGISTER.lock().unwrap_or_else(PoisonError::into_inner)
-        } else {
-            match REGISTER.try_lock() {
-                Ok(one) => one,
-                Err(_) => return Tracer::default(),
-            }
-        };
+        let Some(_one) = crate::fork::lock(&REGISTER) else { return Tracer::default() };
         let known = TRACERS.load_full().unwrap_or_default();
         if let Some(index) = known.iter().position(|tracer| **tracer == info) {
             return Tracer(index as u16 + 1);

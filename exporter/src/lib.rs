@@ -40,11 +40,17 @@ mod thread;
 pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
 pub use log::next_message;
+#[doc(hidden)]
+pub use log::report;
 pub use memory_sink::MemorySink;
 pub use otlp_sink::{Compression, OtlpOptions};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+
+/// For the C library. Not for anybody else: it may change at any time.
+#[doc(hidden)]
+pub use crate::thread::undisturbed;
 
 /// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
 #[doc(hidden)]

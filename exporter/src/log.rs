@@ -23,7 +23,9 @@ pub(crate) fn write(level: LogLevel, message: std::fmt::Arguments<'_>) {
         let message = message.to_string();
         let line = format!("spanring: {}: {message}\n", level.name());
         // Not through the standard library's lock, which a lost thread may hold in a fork child.
-        let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+        let _ = crate::thread::undisturbed(|| {
+            rustix::io::write(rustix::stdio::stderr(), line.as_bytes())
+        });
         if let Some(mut recent) = recent() {
             if recent.len() == RECENT_MAX {
                 recent.pop_front();
@@ -52,6 +54,12 @@ macro_rules! info {
 }
 
 pub(crate) use {error, info, warning};
+
+/// Says something for the C library, as a warning.
+#[doc(hidden)]
+pub fn report(message: &std::fmt::Arguments<'_>) {
+    write(LogLevel::Warn, *message);
+}
 
 /// Messages that nobody has taken; the oldest go first.
 static RECENT: Mutex<VecDeque<(LogLevel, String)>> = Mutex::new(VecDeque::new());

@@ -105,7 +105,18 @@ impl Pipeline {
     ///
     /// [`Unfinished`] tells why, and how many spans are left.
     pub fn flush(&self, timeout: Duration) -> Result<(), Unfinished> {
-        self.shared.engine.flush(timeout).map_err(|reason| self.shared.unfinished(reason))
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + LONGEST_WAIT);
+        loop {
+            // Where no thread was to be had, there may be one now.
+            let waits = !self.shared.engine.is_from_parent() && self.shared.try_start();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let slice = if waits { left.min(START_INTERVAL) } else { left };
+            match self.shared.engine.flush(slice) {
+                Err(FlushError::TimedOut) if slice < left => {}
+                result => return result.map_err(|reason| self.shared.unfinished(reason)),
+            }
+        }
     }
 
     /// Takes no more spans, hands over what is there, and ends the sinks. Calling it again is fine.
@@ -350,6 +361,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Starts the flusher's thread if something was recorded for it and it has not been started; whether it could not be.
+    fn try_start(&self) -> bool {
+        if lock(&self.state).start_failed.is_none() {
+            return false;
+        }
+        self.start();
+        lock(&self.waiting).is_some()
+    }
+
     /// As [`start`](Self::start), for a thread that records: after a failure not again at once.
     fn start_soon(&self) {
         let failed = lock(&self.state).start_failed;
@@ -513,10 +533,12 @@ impl PipelineBuilder {
         let weak = Arc::downgrade(&shared);
         engine.set_waker(move || {
             if let Some(shared) = weak.upgrade() {
-                shared.start_soon();
-                if let Err(error) = waker.wake() {
-                    log::error!("the flusher cannot be woken: {error}");
-                }
+                crate::thread::uncancelled(|| {
+                    shared.start_soon();
+                    if let Err(error) = waker.wake() {
+                        log::error!("the flusher cannot be woken: {error}");
+                    }
+                });
             }
         });
         crate::exit::register(&shared);

@@ -32,7 +32,11 @@ pub(crate) fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
             let attributes = attributes.as_mut_ptr();
             libc::pthread_attr_setstacksize(attributes, STACK_BYTES);
             libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
+            // The new thread begins with this mask and keeps it: a signal for the process belongs to the host's threads,
+            // and what a write raises (SIGPIPE, SIGXFSZ) is an error there and no end of the host.
+            let before = block_signals();
             error = libc::pthread_create(thread.as_mut_ptr(), attributes, run, body.cast());
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
             libc::pthread_attr_destroy(attributes);
         }
         error
@@ -43,6 +47,100 @@ pub(crate) fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // SAFETY: no thread was made, so the body is still ours.
     drop(unsafe { Box::from_raw(body) });
     Err(io::Error::from_raw_os_error(error))
+}
+
+/// Blocks all signals on this thread, but for those that say that it is broken; returns the mask before.
+fn block_signals() -> libc::sigset_t {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets are written before they are read.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        for fault in
+            [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT, libc::SIGTRAP]
+        {
+            libc::sigdelset(all.as_mut_ptr(), fault);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
+}
+
+/// Makes a pending cancellation of the thread wait until `call` is over: it would unwind through frames that cannot take it. No
+/// system call.
+pub(crate) fn uncancelled<T>(call: impl FnOnce() -> T) -> T {
+    /// As glibc and musl have it.
+    const DISABLE: libc::c_int = 1;
+    struct Restore(libc::c_int);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: a state that there was, and nobody wants to know the present one.
+            unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+        }
+    }
+    let mut before = 0;
+    // SAFETY: the old state's place is writable.
+    unsafe { pthread_setcancelstate(DISABLE, &raw mut before) };
+    let _restore = Restore(before);
+    call()
+}
+
+/// Signals that a write may raise.
+const RAISED: [libc::c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+
+fn pending() -> [bool; 2] {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is written before it is read.
+    unsafe {
+        libc::sigpending(set.as_mut_ptr());
+        RAISED.map(|signal| libc::sigismember(set.as_ptr(), signal) == 1)
+    }
+}
+
+/// Calls what may write to a pipe that nobody reads, or beyond what a file may have: that raises no signal in the host, and a
+/// pending cancellation of the thread waits.
+#[doc(hidden)]
+pub fn undisturbed<T>(call: impl FnOnce() -> T) -> T {
+    struct Restore(libc::sigset_t, [bool; 2]);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let now = pending();
+            for at in (0..2).filter(|&at| now[at] && !self.1[at]) {
+                let mut one = MaybeUninit::<libc::sigset_t>::uninit();
+                let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+                // SAFETY: the set is written before it is read. What was not pending before is our own.
+                unsafe {
+                    libc::sigemptyset(one.as_mut_ptr());
+                    libc::sigaddset(one.as_mut_ptr(), RAISED[at]);
+                    libc::sigtimedwait(one.as_ptr(), std::ptr::null_mut(), &raw const at_once);
+                }
+            }
+            // SAFETY: the mask that there was.
+            unsafe {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+            };
+        }
+    }
+    uncancelled(|| {
+        let before = pending();
+        let mut raised = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: both sets are written before they are read.
+        let mask = unsafe {
+            libc::sigemptyset(raised.as_mut_ptr());
+            for signal in RAISED {
+                libc::sigaddset(raised.as_mut_ptr(), signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, raised.as_ptr(), mask.as_mut_ptr());
+            mask.assume_init()
+        };
+        let _restore = Restore(mask, before);
+        call()
+    })
 }
 
 extern "C" fn run(body: *mut c_void) -> *mut c_void {

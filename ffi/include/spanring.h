@@ -137,7 +137,7 @@ typedef struct {
 // What identifies a span to its children. Its memory is the caller's, what is in it the library's. Made by `spanring_context_current`,
 // `spanring_span_context`, `spanring_context_from_ids`, `spanring_context_extract` and `spanring_context_copy`; given back by
 // `spanring_context_release`, which one without tracestate does not need. May be moved in memory and used by any thread, by several at
-// once, too; two bytewise copies of one are one, to be released once.
+// once, too; two bytewise copies of one are one, to be released once. A call that fails leaves none in its output.
 typedef struct {
   // The library's.
   uint64_t opaque[8];
@@ -281,7 +281,7 @@ extern "C" {
 #endif // __cplusplus
 
 // What the last call on this thread that failed said, in English, ended by a zero byte; empty if none has failed. Never NULL. It stays as
-// it is until the next call on this thread fails.
+// it is until the next call on this thread fails, or the thread ends.
 const char *spanring_last_error(void);
 
 // The version of the ABI that the library has: compare it with `SPANRING_ABI_VERSION` of the header.
@@ -292,7 +292,7 @@ const char *spanring_version(void);
 
 // Starts the process's pipeline. `options` may be NULL: everything comes from the environment then. Its one thread starts with the first span.
 //
-// A fork child whose parent had a pipeline gets one like it with its first span; nothing is to be done for that. At process exit the
+// A fork child whose parent had a pipeline gets one like it, with the same settings, with its first span; nothing is to be done for that. At process exit the
 // pipeline is shut down by itself. A setting that cannot be used is an error if it comes from `options`, and reported on standard error
 // if it comes from the environment.
 //
@@ -306,10 +306,12 @@ int32_t spanring_start(const spanring_options *options);
 int32_t spanring_flush(uint64_t timeout_nano);
 
 // Delivers what is there and ends the pipeline, within so many nanoseconds; what cannot be delivered by then is dropped and counted. Spans
-// that end later are counted as dropped. Blocks as `spanring_flush` does. Afterwards another pipeline may be started.
+// that end later are counted as dropped. Blocks as `spanring_flush` does. Its counts can be asked for until another is started, which
+// is possible once this has answered `SPANRING_OK`; with `SPANRING_ERROR_TIMED_OUT` it goes on ending: call again.
 int32_t spanring_shutdown(uint64_t timeout_nano);
 
-// Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere.
+// Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere. Answers why, if it cannot be
+// started; it may be called again.
 int32_t spanring_after_fork_child(void);
 
 // Gives the context of the span that is current on this thread; an invalid one if there is none.

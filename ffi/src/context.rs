@@ -15,7 +15,7 @@ use crate::error::{
 /// What identifies a span to its children. Its memory is the caller's, what is in it the library's. Made by `spanring_context_current`,
 /// `spanring_span_context`, `spanring_context_from_ids`, `spanring_context_extract` and `spanring_context_copy`; given back by
 /// `spanring_context_release`, which one without tracestate does not need. May be moved in memory and used by any thread, by several at
-/// once, too; two bytewise copies of one are one, to be released once.
+/// once, too; two bytewise copies of one are one, to be released once. A call that fails leaves none in its output.
 #[repr(C)]
 #[derive(Debug)]
 pub struct spanring_context {
@@ -103,6 +103,18 @@ impl spanring_context {
     }
 }
 
+/// Makes an output hold no context, so that what it held before is not used again if this call fails.
+///
+/// # Safety
+///
+/// `out` is NULL or writable.
+unsafe fn empty(out: *mut spanring_context) {
+    if !out.is_null() {
+        // SAFETY: as promised to us.
+        unsafe { (&raw mut (*out).opaque).cast::<u64>().write(0) };
+    }
+}
+
 /// Writes an output.
 ///
 /// # Safety
@@ -141,7 +153,10 @@ pub unsafe extern "C" fn spanring_context_copy(
 ) -> i32 {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let copy = unsafe { spanring_context::get(context) }?.clone();
+        let copy = unsafe { spanring_context::get(context) }.cloned();
+        // SAFETY: the caller's promise. The input was read: it may be the same.
+        unsafe { empty(out) };
+        let copy = copy?;
         // SAFETY: the caller's promise.
         unsafe { put(out, spanring_context::new(copy), "out") }
     })
@@ -228,6 +243,8 @@ pub unsafe extern "C" fn spanring_context_from_ids(
     out: *mut spanring_context,
 ) -> i32 {
     guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe { empty(out) };
         // SAFETY: the caller's promise.
         unsafe { check_ids(ids) }?;
         // SAFETY: checked.
@@ -410,6 +427,8 @@ pub unsafe extern "C" fn spanring_context_extract(
     out: *mut spanring_context,
 ) -> i32 {
     guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe { empty(out) };
         // SAFETY: the caller's promise.
         let parent = unsafe { text(traceparent, traceparent_len, "traceparent") }?;
         let parent = propagation::TraceParent::parse(parent).map_err(propagation_error)?;

@@ -99,6 +99,12 @@ impl Error {
     }
 }
 
+/// What the last error of this thread said.
+pub(crate) fn last_text() -> String {
+    // SAFETY: ended by a zero byte, and this thread's own.
+    unsafe { std::ffi::CStr::from_ptr(spanring_last_error()) }.to_string_lossy().into_owned()
+}
+
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// What a function answers, whatever happens in it.
@@ -160,7 +166,7 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize, what: &str) -> Resul
 }
 
 /// What the last call on this thread that failed said, in English, ended by a zero byte; empty if none has failed. Never NULL. It stays as
-/// it is until the next call on this thread fails.
+/// it is until the next call on this thread fails, or the thread ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_last_error() -> *const c_char {
     // SAFETY: the storage lives as long as the thread; only the caller's thread writes it.

@@ -24,6 +24,8 @@ use spanring::{DEPTH_MAX, Interned, Key, Value};
 use crate::error::{Error, Result, SPANRING_ERROR_PACKED};
 use crate::span::interned;
 
+/// Values that arrays and maps of one call may have together: as plain data each takes some hundred bytes.
+const NESTED_MAX: u32 = 1 << 17;
 /// In a key: a text follows.
 const TEXT: u32 = 1 << 31;
 
@@ -33,6 +35,8 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     whole: usize,
     are_distinct: bool,
+    /// Values in arrays and maps so far.
+    nested: u32,
 }
 
 /// A value as it is set.
@@ -50,7 +54,8 @@ impl<'a> Reader<'a> {
     /// Checks all of `packed`.
     #[inline(always)]
     pub(crate) fn new(packed: &'a [u8]) -> Result<Self> {
-        let mut reader = Reader { rest: packed, whole: packed.len(), are_distinct: true };
+        let mut reader =
+            Reader { rest: packed, whole: packed.len(), are_distinct: true, nested: 0 };
         let mut check = reader;
         let mut seen = 0u64;
         while !check.rest.is_empty() {
@@ -192,6 +197,10 @@ impl<'a> Reader<'a> {
             kind @ (6 | 7) => {
                 // Each is a byte at least, so a count that lies ends with the bytes.
                 for _ in 0..self.word()? {
+                    self.nested += 1;
+                    if self.nested > NESTED_MAX {
+                        return Err(self.wrong("arrays and maps have too many values"));
+                    }
                     if kind == 7 {
                         self.key()?;
                     }

@@ -1,18 +1,19 @@
 //! The process's pipeline, from start to shutdown, and in fork children.
 
+use std::cell::UnsafeCell;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spanring::export::FlushError;
 use spanring::settings::{Settings, SettingsBuilder};
-use spanring_exporter::{Pipeline, StartError, Unfinished};
+use spanring_exporter::{Pipeline, StartError, Unfinished, undisturbed};
 
 use crate::error::{
     Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_FORKED, SPANRING_ERROR_INTERNAL,
     SPANRING_ERROR_NOT_STARTED, SPANRING_ERROR_SHUT_DOWN, SPANRING_ERROR_START,
-    SPANRING_ERROR_STARTED, SPANRING_ERROR_TIMED_OUT, guarded, text,
+    SPANRING_ERROR_STARTED, SPANRING_ERROR_TIMED_OUT, guarded, last_text, text,
 };
 use crate::span::check_size;
 
@@ -56,10 +57,14 @@ pub struct spanring_options {
 /// The pipeline of this process, and how to make one like it in a fork child.
 struct Started {
     pipeline: Arc<Pipeline>,
-    settings: Arc<SettingsBuilder>,
+    settings: Settings,
     /// The fork generation that it was made in.
     generation: u32,
+    /// It was shut down; it is kept for its counts.
+    ended: bool,
 }
+
+type Guard = MutexGuard<'static, Option<Started>>;
 
 static STARTED: Mutex<Option<Started>> = Mutex::new(None);
 /// Whether a fork child has not yet looked for a pipeline of its own.
@@ -68,40 +73,49 @@ static IS_NEW_CHILD: AtomicBool = AtomicBool::new(false);
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static HANDLES_FORKS: AtomicBool = AtomicBool::new(false);
 
-/// Nobody holds the lock for longer than a start takes; a thread that a fork lost holds it for good.
-const LOCK_TRIES: u32 = 5000;
-const LOCK_WAIT: Duration = Duration::from_millis(1);
+/// The lock, held by the thread that forks while it does: no child finds it held by a thread that it has not.
+struct Held(UnsafeCell<Option<Guard>>);
+
+// SAFETY: written and read by whoever holds the lock, alone.
+unsafe impl Sync for Held {}
+
+static HELD: Held = Held(UnsafeCell::new(None));
+
+extern "C" fn before_fork() {
+    let guard = lock();
+    // SAFETY: this thread has the lock.
+    unsafe { *HELD.0.get() = Some(guard) };
+}
+
+extern "C" fn in_parent() {
+    // SAFETY: this thread has had the lock since `before_fork`.
+    drop(unsafe { (*HELD.0.get()).take() });
+}
 
 extern "C" fn in_child() {
-    // Stores only: other threads of the parent may have held any lock.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     IS_NEW_CHILD.store(true, Ordering::Release);
+    in_parent();
 }
 
-fn lock() -> Result<MutexGuard<'static, Option<Started>>> {
-    for _ in 0..LOCK_TRIES {
-        match STARTED.try_lock() {
-            Ok(started) => return Ok(started),
-            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
-        }
-    }
-    Err(Error::new(
-        SPANRING_ERROR_FORKED,
-        format_args!("another thread started or stopped the pipeline when this process was forked"),
-    ))
+/// Held for as long as a pipeline takes to start, at most.
+fn lock() -> Guard {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pipeline, if it is this process's.
-pub(crate) fn running() -> Result<Arc<Pipeline>> {
-    let started = lock()?;
-    match &*started {
-        Some(started) if started.generation == GENERATION.load(Ordering::Relaxed) => {
-            Ok(started.pipeline.clone())
+fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// The pipeline, if it is this process's, and whether it was shut down.
+pub(crate) fn running() -> Result<(Arc<Pipeline>, bool)> {
+    match &*lock() {
+        Some(started) if started.generation == generation() => {
+            Ok((started.pipeline.clone(), started.ended))
         }
         Some(_) => Err(Error::new(
             SPANRING_ERROR_FORKED,
-            format_args!("this fork child has recorded no span yet, so it has no pipeline"),
+            format_args!("this fork child has no pipeline yet; its first span starts one"),
         )),
         None => Err(Error::new(
             SPANRING_ERROR_NOT_STARTED,
@@ -117,26 +131,45 @@ pub(crate) fn revive_in_fork_child() -> bool {
     if !IS_NEW_CHILD.swap(false, Ordering::AcqRel) {
         return false;
     }
-    let revive = || -> Result<bool> {
-        let mut started = lock()?;
-        let Some(parents) = started.take() else { return Ok(false) };
-        let settings = parents.settings.clone();
-        // The parent's goes on in the parent; here nothing of it may run.
-        std::mem::forget(parents);
-        *started = Some(start(settings)?);
-        Ok(true)
-    };
-    // What went wrong is the last error; the child goes on without tracing.
-    revive().unwrap_or(false)
+    // What went wrong is the last error, and said; the child goes on without tracing.
+    undisturbed(revive).unwrap_or(false)
 }
 
-fn start(settings: Arc<SettingsBuilder>) -> Result<Started> {
-    let built: Settings = SettingsBuilder::clone(&settings).build();
-    match Pipeline::builder().settings(built).install() {
+/// Starts a pipeline like the parent's, if that had one.
+fn revive() -> Result<bool> {
+    let mut started = lock();
+    let Some(parents) = started.take_if(|started| started.generation != generation()) else {
+        return Ok(started.is_some());
+    };
+    if parents.ended {
+        std::mem::forget(parents);
+        return Ok(false);
+    }
+    match start(parents.settings.clone()) {
+        Ok(own) => {
+            // The parent's goes on in the parent; here nothing of it may run.
+            std::mem::forget(parents);
+            *started = Some(own);
+            Ok(true)
+        }
+        Err(error) => {
+            *started = Some(parents);
+            spanring_exporter::report(&format_args!(
+                "this fork child records nothing: {}",
+                last_text()
+            ));
+            Err(error)
+        }
+    }
+}
+
+fn start(settings: Settings) -> Result<Started> {
+    match Pipeline::builder().settings(settings.clone()).install() {
         Ok(pipeline) => Ok(Started {
             pipeline: Arc::new(pipeline),
             settings,
-            generation: GENERATION.load(Ordering::Relaxed),
+            generation: generation(),
+            ended: false,
         }),
         Err(error @ StartError::AlreadyInstalled) => {
             Err(Error::new(SPANRING_ERROR_STARTED, format_args!("{error}")))
@@ -159,7 +192,7 @@ pub extern "C" fn spanring_version() -> *const c_char {
 
 /// Starts the process's pipeline. `options` may be NULL: everything comes from the environment then. Its one thread starts with the first span.
 ///
-/// A fork child whose parent had a pipeline gets one like it with its first span; nothing is to be done for that. At process exit the
+/// A fork child whose parent had a pipeline gets one like it, with the same settings, with its first span; nothing is to be done for that. At process exit the
 /// pipeline is shut down by itself. A setting that cannot be used is an error if it comes from `options`, and reported on standard error
 /// if it comes from the environment.
 ///
@@ -171,32 +204,34 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
     guarded(|| {
         // SAFETY: the caller's promise.
         let settings = unsafe { settings(options) }?;
-        if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
-            // SAFETY: a function of that type, in a library that is never unloaded.
-            let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-            if refused != 0 {
-                HANDLES_FORKS.store(false, Ordering::Release);
+        undisturbed(|| {
+            let settings = settings.build();
+            if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
+                let handlers = (Some(before_fork as _), Some(in_parent as _), Some(in_child as _));
+                // SAFETY: functions of that type, in a library that is never unloaded.
+                let refused = unsafe { libc::pthread_atfork(handlers.0, handlers.1, handlers.2) };
+                if refused != 0 {
+                    HANDLES_FORKS.store(false, Ordering::Release);
+                    return Err(Error::new(
+                        SPANRING_ERROR_INTERNAL,
+                        format_args!("pthread_atfork has no memory (error {refused})"),
+                    ));
+                }
+            }
+            let mut started = lock();
+            if let Some(parents) = started.take_if(|started| started.generation != generation()) {
+                std::mem::forget(parents);
+            }
+            if started.as_ref().is_some_and(|started| !started.ended) {
                 return Err(Error::new(
-                    SPANRING_ERROR_INTERNAL,
-                    format_args!("pthread_atfork has no memory (error {refused})"),
+                    SPANRING_ERROR_STARTED,
+                    format_args!("there is a pipeline; shut it down before you start another"),
                 ));
             }
-        }
-        let mut started = lock()?;
-        if let Some(parents) =
-            started.take_if(|started| started.generation != GENERATION.load(Ordering::Relaxed))
-        {
-            std::mem::forget(parents);
-        }
-        if started.is_some() {
-            return Err(Error::new(
-                SPANRING_ERROR_STARTED,
-                format_args!("there is a pipeline; shut it down before you start another"),
-            ));
-        }
-        *started = Some(start(Arc::new(settings))?);
-        IS_NEW_CHILD.store(false, Ordering::Release);
-        Ok(())
+            *started = Some(start(settings)?);
+            IS_NEW_CHILD.store(false, Ordering::Release);
+            Ok(())
+        })
     })
 }
 
@@ -255,33 +290,38 @@ fn unfinished(error: &Unfinished) -> Error {
 /// around its code (as Python and Ruby have) gives it back meanwhile.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_flush(timeout_nano: u64) -> i32 {
-    guarded(|| running()?.flush(timeout(timeout_nano)).map_err(|error| unfinished(&error)))
-}
-
-/// Delivers what is there and ends the pipeline, within so many nanoseconds; what cannot be delivered by then is dropped and counted. Spans
-/// that end later are counted as dropped. Blocks as `spanring_flush` does. Afterwards another pipeline may be started.
-#[unsafe(no_mangle)]
-pub extern "C" fn spanring_shutdown(timeout_nano: u64) -> i32 {
     guarded(|| {
-        let pipeline = running()?;
-        let ended = pipeline.shutdown(timeout(timeout_nano)).map_err(|error| unfinished(&error));
-        if !matches!(ended, Err(Error(SPANRING_ERROR_TIMED_OUT))) {
-            lock()?.take_if(|started| Arc::ptr_eq(&started.pipeline, &pipeline));
-        }
-        ended
+        let (pipeline, _) = running()?;
+        let flushed = undisturbed(|| pipeline.flush(timeout(timeout_nano)));
+        flushed.map_err(|error| unfinished(&error))
     })
 }
 
-/// Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere.
+/// Delivers what is there and ends the pipeline, within so many nanoseconds; what cannot be delivered by then is dropped and counted. Spans
+/// that end later are counted as dropped. Blocks as `spanring_flush` does. Its counts can be asked for until another is started, which
+/// is possible once this has answered `SPANRING_OK`; with `SPANRING_ERROR_TIMED_OUT` it goes on ending: call again.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanring_shutdown(timeout_nano: u64) -> i32 {
+    guarded(|| {
+        let (pipeline, _) = running()?;
+        undisturbed(|| pipeline.shutdown(timeout(timeout_nano)))
+            .map_err(|error| unfinished(&error))?;
+        if let Some(started) = &mut *lock()
+            && Arc::ptr_eq(&started.pipeline, &pipeline)
+        {
+            started.ended = true;
+        }
+        Ok(())
+    })
+}
+
+/// Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere. Answers why, if it cannot be
+/// started; it may be called again.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_after_fork_child() -> i32 {
     guarded(|| {
-        if !IS_NEW_CHILD.load(Ordering::Acquire) || revive_in_fork_child() {
-            return Ok(());
-        }
-        match &*lock()? {
-            Some(_) => Ok(()),
-            None => Err(Error(SPANRING_ERROR_NOT_STARTED)),
-        }
+        IS_NEW_CHILD.store(false, Ordering::Release);
+        undisturbed(revive)?;
+        running().map(drop)
     })
 }

@@ -104,7 +104,7 @@ pub unsafe extern "C" fn spanring_stats_get(out: *mut spanring_stats) -> i32 {
         // SAFETY: the caller's promise.
         let Some(given) = (unsafe { out.as_ref() }) else { return Err(Error::null("out")) };
         check_size(given.size, size_of::<spanring_stats>(), "spanring_stats")?;
-        let stats = stats(&running()?.stats());
+        let stats = stats(&running()?.0.stats());
         // SAFETY: the caller's promise.
         unsafe { put(out, stats, "out") }
     })
@@ -158,7 +158,7 @@ fn boundary(text: &str, at: usize) -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanring_stats_json(out: *mut c_char, len: *mut usize) -> i32 {
     guarded(|| {
-        let text = to_json(&running()?.stats()).to_string();
+        let text = to_json(&running()?.0.stats()).to_string();
         // SAFETY: the caller's promise.
         unsafe { put_text(&text, out, len, "out") }
     })

@@ -219,6 +219,13 @@ static void wrong_contexts(void) {
     ANSWERS(SPANRING_OK, spanring_context_release(&context));
     ANSWERS(SPANRING_ERROR_HANDLE, spanring_context_release(&context));
     ANSWERS(SPANRING_ERROR_HANDLE, spanring_context_copy(&context, &zero));
+    /* What an output held before is not there any more after a call that failed. */
+    ANSWERS(SPANRING_OK, spanring_context_extract(
+        TEXT("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), TEXT("a=1"), &context));
+    spanring_context kept = context;
+    ANSWERS(SPANRING_ERROR_PROPAGATION, spanring_context_extract(TEXT("none"), NULL, 0, &context));
+    ANSWERS(SPANRING_ERROR_HANDLE, spanring_context_release(&context));
+    ANSWERS(SPANRING_OK, spanring_context_release(&kept));
 }
 
 static void large_and_wrong_records(void) {
@@ -260,8 +267,10 @@ static void after_shutdown(const char *dir) {
     ANSWERS(SPANRING_OK, spanring_span_end(&over));
     ANSWERS(SPANRING_OK, spanring_span_start(intern("late"), NULL, &over));
     ANSWERS(SPANRING_OK, spanring_span_end(&over));
-    ANSWERS(SPANRING_ERROR_NOT_STARTED, spanring_flush(0));
-    ANSWERS(SPANRING_ERROR_NOT_STARTED, spanring_shutdown(0));
+    ANSWERS(SPANRING_ERROR_SHUT_DOWN, spanring_flush(0));
+    ANSWERS(SPANRING_OK, spanring_shutdown(0));
+    /* Its counts are there, and those who came too late in them. */
+    CHECK(stats().created > created && stats().dropped_shut_down >= 1);
     /* And again from the beginning. */
     ANSWERS(SPANRING_OK, start_in(dir));
     CHECK(stats().created == 0);
