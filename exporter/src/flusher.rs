@@ -26,6 +26,7 @@ use crate::pipeline::{Shared, SinkChange};
 use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::SealedBatch;
+use crate::stats::SinkDrop;
 
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
 /// hundredth of the budget.
@@ -497,6 +498,21 @@ impl Flusher {
         for outlet in &mut self.outlets {
             outlet.drive_last(now, &self.settings);
             outlet.close(now);
+            let stats = outlet.stats();
+            let lost = stats.dropped[SinkDrop::ShutDown as usize];
+            if lost > 0 {
+                // Nobody may ask for the counts any more.
+                let advice = match self.settings.dir {
+                    None if outlet.is_sender() => {
+                        "; with DIR they would wait on disk for the next process"
+                    }
+                    _ => "",
+                };
+                log::warning!(
+                    "sink {}: {lost} spans were dropped at shutdown, before it took them{advice}",
+                    stats.name
+                );
+            }
         }
         self.publish();
         self.drainer.finish();

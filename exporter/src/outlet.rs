@@ -132,6 +132,11 @@ impl Outlet {
         }
     }
 
+    /// Whether it sends, so that what waits may do so on disk.
+    pub(crate) fn is_sender(&self) -> bool {
+        matches!(self.kind, Kind::Sender(_))
+    }
+
     /// Whether something is under way whose sockets must be looked at.
     pub(crate) fn is_sending(&self) -> bool {
         match &self.kind {

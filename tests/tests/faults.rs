@@ -566,6 +566,22 @@ fn the_log_says_each_fault_once_and_that_it_is_over_and_no_secret() {
     }
 }
 
+#[test]
+fn the_log_says_what_is_dropped_at_shutdown() {
+    let this = std::env::current_exe().unwrap();
+    let run = Command::new(this)
+        .args(["--exact", "a_fault_that_stays_keeps_no_shutdown_beyond_its_time", "--nocapture"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{log}");
+    let lost: Vec<_> = log.lines().filter(|line| line.contains("dropped at shutdown")).collect();
+    assert!(!lost.is_empty(), "{log}");
+    for line in lost {
+        check_says(line, &[" spans were dropped at shutdown", "with DIR they would wait"]);
+    }
+}
+
 /// Sends three batches to a receiver that takes all of each and answers with this.
 fn takes_and_says(name: &str, kind: &str, body: &[u8]) {
     let headers = vec![("content-type".to_owned(), kind.to_owned())];

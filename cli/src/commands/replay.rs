@@ -226,7 +226,10 @@ fn report_losses(args: &Args, report: &RunReport, attributes: u64, problems: &mu
         let by_sinks = report.dropped.iter().filter(|(reason, _)| reason.starts_with("sink_"));
         let advice = match by_sinks.map(|(_, count)| count).sum::<u64>() {
             0 => "raise SPANRING_MAX_SPANS or SPANRING_MAX_BYTES, or use fewer threads",
-            _ => "they were not taken where they should go, within SPANRING_MAX_BATCH_WAIT",
+            _ if report.dropped.get("sink_timed_out").is_some_and(|count| *count > 0) => {
+                "they were not taken where they should go within SPANRING_MAX_BATCH_WAIT"
+            }
+            _ => "they were not taken where they should go",
         };
         problems.report(&format_args!(
             "{dropped} spans were dropped ({}); {advice}",

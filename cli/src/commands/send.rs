@@ -15,7 +15,7 @@ use crate::progress::Progress;
 
 /// Sends the spans of segments or of OTLP/JSON files to a receiver of OTLP over HTTP.
 ///
-/// What the receiver cannot take now is sent again, for MAX_BATCH_WAIT (30 s) at most. Settings come from the
+/// What the receiver cannot take now is sent again, for MAX_BATCH_WAIT (30 s) at most, each batch by itself. Settings come from the
 /// environment: SPANRING_HEADERS, SPANRING_COMPRESSION, SPANRING_TIMEOUT, SPANRING_CERTIFICATE, ... or
 /// OpenTelemetry's.
 #[derive(Clone, Debug, clap::Args)]
