@@ -95,6 +95,9 @@ impl Proxy {
             for client in listener.incoming() {
                 let Ok(client) = client else { continue };
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
+                // As proxies do: what comes in pieces goes on in pieces, and none waits 40 ms for the other side's word.
+                _ = client.set_nodelay(true);
+                _ = server.set_nodelay(true);
                 let mut streams = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(streams) = streams.as_mut() else { return };
                 let pairs = (|| {
