@@ -190,6 +190,7 @@ typedef struct {
     uint8_t *end;
     uint8_t *start;
     int nested; /* values that may follow in lists and dicts */
+    bool plain;  /* callables are texts as other values are */
     bool broken; /* there was no memory: nothing of it is used */
     bool interrupted; /* KeyboardInterrupt came, and is set */
     uint8_t here[512];
@@ -199,7 +200,7 @@ static inline void pack_begin(packer *packed) {
     packed->at = packed->start = packed->here;
     packed->end = packed->here + sizeof(packed->here);
     packed->nested = MOST_NESTED;
-    packed->broken = packed->interrupted = false;
+    packed->plain = packed->broken = packed->interrupted = false;
 }
 
 static inline void pack_done(packer *packed) {
@@ -481,7 +482,7 @@ static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may
         pack_bytes(packed, BYTES, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value));
     } else if (PyByteArray_Check(value) || PyMemoryView_Check(value)) {
         pack_buffer(packed, value);
-    } else if (may_call && PyCallable_Check(value) && !PyType_Check(value)) {
+    } else if (may_call && !packed->plain && PyCallable_Check(value) && !PyType_Check(value)) {
         PyObject *result = PyObject_CallNoArgs(value);
         if (result == NULL) {
             pack_error(packed);
@@ -745,6 +746,22 @@ static inline __attribute__((always_inline)) int set_call(Span *self, PyObject *
     return 0;
 }
 
+/* Sets a mapping; -1 with an exception set as above. */
+static int set_mapping(Span *self, PyObject *mapping, bool plain) {
+    if (!records(self)) {
+        return 0;
+    }
+    packer packed;
+    pack_begin(&packed);
+    packed.plain = plain;
+    if (pack_mapping(&packed, mapping) < 0) {
+        pack_done(&packed);
+        return -1;
+    }
+    set_packed(self, &packed);
+    return 0;
+}
+
 static COLD int start_with_text(PyObject *name, const spanring_span_options *options, Span *self) {
     utf8 bytes;
     if (!utf8_of(name, &bytes)) {
@@ -807,6 +824,73 @@ static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size
             Py_DECREF(self);
             return NULL;
         }
+    }
+    return (PyObject *)self;
+}
+
+/* Nanoseconds since the epoch, None for 0, which is now. */
+static bool time_of(PyObject *object, uint64_t *out) {
+    *out = 0;
+    if (object == Py_None) {
+        return true;
+    }
+    if (!PyLong_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "a time must be an int, nanoseconds since 1970 as time.time_ns() gives them, not %.200s",
+                     Py_TYPE(object)->tp_name);
+        return false;
+    }
+    unsigned long long nanos = PyLong_AsUnsignedLongLong(object);
+    if (nanos == (unsigned long long)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "a time must be nanoseconds since 1970, not %R", object);
+        return false;
+    }
+    *out = nanos;
+    return true;
+}
+
+static bool is_parent(PyObject *object) { return Py_TYPE(object) == &span_type || Py_TYPE(object) == &context_type; }
+
+/* _start_span(name, attributes, kind, parent, start time, scope, plain): a span with all that it can be given at its start. */
+static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *name, *attributes, *kind, *parent, *time;
+    unsigned int scope;
+    int plain;
+    if (!PyArg_ParseTuple(args, "OOOOOIp", &name, &attributes, &kind, &parent, &time, &scope, &plain)) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(name)) {
+        return PyErr_Format(PyExc_TypeError, "a span's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+    }
+    if (parent != Py_None && !is_parent(parent)) {
+        return PyErr_Format(PyExc_TypeError, "parent must be a Span or a Context, not %.200s", Py_TYPE(parent)->tp_name);
+    }
+    spanring_span_options options = {.size = sizeof(options), .tracer = scope, .flags = SPANRING_SPAN_DETACHED};
+    int number = kind_of(kind);
+    if (number < 0 || !time_of(time, &options.start_unix_nano)) {
+        return NULL;
+    }
+    options.kind = (uint32_t)number;
+    PyObject *from = parent;
+    if (parent == Py_None) {
+        from = current();
+    } else {
+        Py_INCREF(from);
+    }
+    options.parent = from != NULL ? context_of(from) : NULL;
+    if (options.parent == NULL) {
+        options.flags |= SPANRING_SPAN_ROOT;
+    }
+    Span *self = span_allocate();
+    if (self != NULL) {
+        uint32_t known = PyUnicode_CheckExact(name) ? number_of(name) : 0;
+        int code = known != 0 ? spanring_span_start(known, &options, &self->span) : start_with_text(name, &options, self);
+        self->live = code == SPANRING_OK;
+    }
+    Py_XDECREF(from);
+    if (self != NULL && attributes != Py_None && set_mapping(self, attributes, plain) < 0) {
+        Py_DECREF(self);
+        return NULL;
     }
     return (PyObject *)self;
 }
@@ -990,6 +1074,20 @@ static PyObject *span_end(PyObject *object, PyObject *Py_UNUSED(nothing)) {
     Py_RETURN_NONE;
 }
 
+static PyObject *span_end_at(PyObject *object, PyObject *time) {
+    Span *self = (Span *)object;
+    uint64_t nanos;
+    if (!time_of(time, &nanos)) {
+        return NULL;
+    }
+    context_of_span(self);
+    if (self->live) {
+        self->live = false;
+        spanring_span_end_at(&self->span, nanos);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *span_set(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     if (count > 1) {
         return PyErr_Format(PyExc_TypeError, "set() takes at most 1 positional argument but %zd were given", count);
@@ -1023,29 +1121,50 @@ static PyObject *span_set_attribute(PyObject *object, PyObject *const *args, Py_
     Py_RETURN_NONE;
 }
 
+/* Adds an event with what a call gave: -1 with an exception set. */
+static int add_event(Span *self, PyObject *name, PyObject *mapping, PyObject *const *values, PyObject *names, uint64_t time, bool plain) {
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "an event's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+        return -1;
+    }
+    if (!records(self)) {
+        return 0;
+    }
+    packer packed;
+    pack_begin(&packed);
+    packed.plain = plain;
+    if (pack_call(&packed, mapping, values, names) < 0) {
+        pack_done(&packed);
+        return -1;
+    }
+    utf8 text;
+    if (!packed.broken && self->live && utf8_of(name, &text)) {
+        spanring_span_add_event(&self->span, text.bytes, text.len, time, packed.start, (size_t)(packed.at - packed.start));
+        Py_XDECREF(text.owner);
+    }
+    pack_done(&packed);
+    return 0;
+}
+
 static PyObject *span_event(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError, "event() takes from 1 to 2 positional arguments but %zd were given", count);
     }
-    if (!PyUnicode_Check(args[0])) {
-        return PyErr_Format(PyExc_TypeError, "an event's name must be str, not %.200s", Py_TYPE(args[0])->tp_name);
-    }
-    Span *self = (Span *)object;
-    if (!records(self)) {
-        Py_RETURN_NONE;
-    }
-    packer packed;
-    pack_begin(&packed);
-    if (pack_call(&packed, count > 1 ? args[1] : NULL, args + count, names) < 0) {
-        pack_done(&packed);
+    if (add_event((Span *)object, args[0], count > 1 ? args[1] : NULL, args + count, names, 0, false) < 0) {
         return NULL;
     }
-    utf8 name;
-    if (!packed.broken && self->live && utf8_of(args[0], &name)) {
-        spanring_span_add_event(&self->span, name.bytes, name.len, 0, packed.start, (size_t)(packed.at - packed.start));
-        Py_XDECREF(name.owner);
+    Py_RETURN_NONE;
+}
+
+static PyObject *span_event_at(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    if (count < 2 || count > 3) {
+        return PyErr_Format(PyExc_TypeError, "event_at() takes from 2 to 3 positional arguments but %zd were given", count);
     }
-    pack_done(&packed);
+    uint64_t time;
+    if (!time_of(args[0], &time) ||
+        add_event((Span *)object, args[1], count > 2 ? args[2] : NULL, args + count, names, time, false) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -1062,28 +1181,36 @@ static PyObject *span_record_exception(PyObject *object, PyObject *const *args, 
     Py_RETURN_NONE;
 }
 
+/* Links to a Span or a Context: -1 with an exception set. */
+static int add_link(Span *self, PyObject *other, PyObject *mapping, PyObject *const *values, PyObject *names, bool plain) {
+    if (!records(self)) {
+        return 0;
+    }
+    packer packed;
+    pack_begin(&packed);
+    packed.plain = plain;
+    if (pack_call(&packed, mapping, values, names) < 0) {
+        pack_done(&packed);
+        return -1;
+    }
+    const spanring_context *context = context_of(other);
+    if (context != NULL && !packed.broken && self->live) {
+        spanring_span_add_link(&self->span, context, packed.start, (size_t)(packed.at - packed.start));
+    }
+    pack_done(&packed);
+    return 0;
+}
+
 static PyObject *span_link(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError, "link() takes from 1 to 2 positional arguments but %zd were given", count);
     }
-    if (Py_TYPE(args[0]) != &span_type && Py_TYPE(args[0]) != &context_type) {
+    if (!is_parent(args[0])) {
         return PyErr_Format(PyExc_TypeError, "link() takes a Span or a Context, not %.200s", Py_TYPE(args[0])->tp_name);
     }
-    Span *self = (Span *)object;
-    if (!records(self)) {
-        Py_RETURN_NONE;
-    }
-    packer packed;
-    pack_begin(&packed);
-    if (pack_call(&packed, count > 1 ? args[1] : NULL, args + count, names) < 0) {
-        pack_done(&packed);
+    if (add_link((Span *)object, args[0], count > 1 ? args[1] : NULL, args + count, names, false) < 0) {
         return NULL;
     }
-    const spanring_context *other = context_of(args[0]);
-    if (other != NULL && !packed.broken && self->live) {
-        spanring_span_add_link(&self->span, other, packed.start, (size_t)(packed.at - packed.start));
-    }
-    pack_done(&packed);
     Py_RETURN_NONE;
 }
 
@@ -1279,6 +1406,8 @@ static PyMethodDef span_methods[] = {
      "set_attribute($self, key, value, /)\n--\n\nSets an attribute."},
     {"event", (PyCFunction)(void (*)(void))span_event, METH_FASTCALL | METH_KEYWORDS,
      "event($self, name, attributes=None, /, **keywords)\n--\n\nAdds an event that happens now."},
+    {"event_at", (PyCFunction)(void (*)(void))span_event_at, METH_FASTCALL | METH_KEYWORDS,
+     "event_at($self, time, name, attributes=None, /, **keywords)\n--\n\nAdds an event that happened at a time in nanoseconds since 1970."},
     {"record_exception", (PyCFunction)(void (*)(void))span_record_exception, METH_FASTCALL | METH_KEYWORDS,
      "record_exception($self, exception, attributes=None, /, **keywords)\n--\n\nAdds an event for an exception; the status stays as it is."},
     {"link", (PyCFunction)(void (*)(void))span_link, METH_FASTCALL | METH_KEYWORDS,
@@ -1288,6 +1417,7 @@ static PyMethodDef span_methods[] = {
     {"rename", span_rename, METH_O, "rename($self, name, /)\n--\n\nGives the span another name."},
     {"critical", span_critical, METH_NOARGS, "critical($self, /)\n--\n\nHas the span delivered soon after it ends."},
     {"end", span_end, METH_NOARGS, "end($self, /)\n--\n\nEnds the span; the second time does nothing."},
+    {"end_at", span_end_at, METH_O, "end_at($self, time, /)\n--\n\nEnds the span at a time in nanoseconds since 1970."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1434,16 +1564,23 @@ static PyObject *copy_context(PyObject *Py_UNUSED(module), PyObject *object) {
     return context_new(context);
 }
 
-/* extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used. */
+/* _extract(traceparent, tracestate, is_remote) -> Context; one without a span if the header cannot be used. */
 static PyObject *extract(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *parent, *state;
-    if (!PyArg_ParseTuple(args, "UU", &parent, &state)) {
+    int is_remote;
+    if (!PyArg_ParseTuple(args, "UUp", &parent, &state, &is_remote)) {
         return NULL;
     }
     utf8 parent_bytes = {"", 0, NULL}, state_bytes = {"", 0, NULL};
     spanring_context context;
     bool is_there = utf8_of(parent, &parent_bytes) && utf8_of(state, &state_bytes) &&
                     spanring_context_extract(parent_bytes.bytes, parent_bytes.len, state_bytes.bytes, state_bytes.len, &context) == SPANRING_OK;
+    if (is_there && !is_remote) {
+        spanring_ids ids = ids_of(&context);
+        ids.is_remote = 0;
+        spanring_context_release(&context);
+        is_there = spanring_context_from_ids(&ids, state_bytes.bytes, state_bytes.len, &context) == SPANRING_OK;
+    }
     Py_XDECREF(parent_bytes.owner);
     Py_XDECREF(state_bytes.owner);
     if (!is_there && !no_context(&context)) {
@@ -1481,6 +1618,60 @@ static PyObject *inject(PyObject *Py_UNUSED(module), PyObject *object) {
     }
     Py_XDECREF(from);
     return result;
+}
+
+/* ---- For spanring.otel, whose callers mean a callable as a value like others ---- */
+
+/* _set(span, attributes) */
+static PyObject *set_plain(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *span, *attributes;
+    if (!PyArg_ParseTuple(args, "O!O", &span_type, &span, &attributes) || set_mapping((Span *)span, attributes, true) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _event(span, name, attributes, time) */
+static PyObject *event_plain(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *span, *name, *attributes, *time;
+    uint64_t nanos;
+    if (!PyArg_ParseTuple(args, "O!OOO", &span_type, &span, &name, &attributes, &time) || !time_of(time, &nanos) ||
+        add_event((Span *)span, name, attributes, NULL, NULL, nanos, true) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _link(span, Span | Context, attributes) */
+static PyObject *link_plain(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *span, *other, *attributes;
+    if (!PyArg_ParseTuple(args, "O!OO", &span_type, &span, &other, &attributes)) {
+        return NULL;
+    }
+    if (!is_parent(other)) {
+        return PyErr_Format(PyExc_TypeError, "a link takes a Span or a Context, not %.200s", Py_TYPE(other)->tp_name);
+    }
+    if (add_link((Span *)span, other, attributes, NULL, NULL, true) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _scope(name, version) -> its number */
+static PyObject *scope(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *name, *version;
+    if (!PyArg_ParseTuple(args, "UU", &name, &version)) {
+        return NULL;
+    }
+    utf8 name_bytes = {"", 0, NULL}, version_bytes = {"", 0, NULL};
+    uint32_t number = 0;
+    int32_t code = SPANRING_ERROR_INTERNAL;
+    if (utf8_of(name, &name_bytes) && utf8_of(version, &version_bytes)) {
+        code = spanring_tracer_create(name_bytes.bytes, name_bytes.len, version_bytes.bytes, version_bytes.len, &number);
+    }
+    Py_XDECREF(name_bytes.owner);
+    Py_XDECREF(version_bytes.owner);
+    return code == SPANRING_OK ? PyLong_FromUnsignedLong(number) : raise_error(code);
 }
 
 /* start([(name, value)], flags) */
@@ -1612,6 +1803,11 @@ static PyMethodDef functions[] = {
     {"_context_of", copy_context, METH_O, NULL},
     {"_extract", extract, METH_VARARGS, NULL},
     {"_inject", inject, METH_O, NULL},
+    {"_start_span", start_span, METH_VARARGS, NULL},
+    {"_set", set_plain, METH_VARARGS, NULL},
+    {"_event", event_plain, METH_VARARGS, NULL},
+    {"_link", link_plain, METH_VARARGS, NULL},
+    {"_scope", scope, METH_VARARGS, NULL},
     {"_start", start, METH_VARARGS, NULL},
     {"_flush", flush, METH_O, NULL},
     {"_shutdown", shut_down, METH_O, NULL},

@@ -41,9 +41,10 @@ def attributes(pairs):
 class Recorded:
     """A span as the command shows it."""
 
-    def __init__(self, raw, resource):
+    def __init__(self, raw, resource, scope):
         self.raw = raw
         self.resource = resource
+        self.scope = (scope.get("name", ""), scope.get("version", ""))
         self.name = raw["name"]
         self.trace_id = raw["traceId"]
         self.span_id = raw["spanId"]
@@ -63,7 +64,7 @@ def read(place):
         for resource in json.loads(line).get("resourceSpans", []):
             of = attributes(resource.get("resource", {}).get("attributes"))
             for scope in resource["scopeSpans"]:
-                found += [Recorded(span, of) for span in scope["spans"]]
+                found += [Recorded(span, of, scope.get("scope", {})) for span in scope["spans"]]
     return sorted(found, key=lambda span: int(span.raw["startTimeUnixNano"]))
 
 

@@ -15,7 +15,7 @@ from ._pipeline import Message, flush, messages, shutdown, start, stats
 from ._propagation import attach, extract, inject
 from ._spanring import Context, Span, current_span
 from ._spanring import version as __version__
-from ._trace import trace
+from ._trace import start_span, trace
 
 span = Span
 
@@ -35,6 +35,7 @@ __all__ = [
     "shutdown",
     "span",
     "start",
+    "start_span",
     "stats",
     "trace",
 ]

@@ -49,7 +49,7 @@ def extract(headers):
     parents = _found(headers, "traceparent")
     # Two of them: somebody is wrong, and who is cannot be known.
     parent = parents[0] if len(parents) == 1 else ""
-    return _spanring._extract(parent, ",".join(_found(headers, "tracestate")) if parent else "")
+    return _spanring._extract(parent, ",".join(_found(headers, "tracestate")) if parent else "", True)
 
 
 def attach(what):

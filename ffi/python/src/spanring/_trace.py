@@ -1,10 +1,15 @@
-"""The decorator."""
+"""The decorator, and spans that are given more than a call's keywords."""
 from __future__ import annotations
 
 import functools
 import inspect
 
-from ._spanring import Span, _current
+from ._spanring import Span, _current, _start_span
+
+
+def start_span(name, attributes=None, *, kind=None, parent=None, start_time=None):
+    """Starts a span as span() does, if need be at a time that is past: nanoseconds since 1970, as time.time_ns() gives them."""
+    return _start_span(name, attributes, kind, parent, start_time, 0, False)
 
 
 def trace(function=None, attributes=None, kind=None, /, **keywords):
