@@ -1,8 +1,8 @@
 //! Process exit: pipelines that nobody shut down still deliver.
 //!
 //! One `atexit` handler shuts down what is left. It uses no thread-local with a destructor, and does
-//! nothing in a fork child for the pipelines of its parent. What it cannot see: `abort`, `_exit`,
-//! `SIGKILL` and signals that kill by default.
+//! nothing in a fork child for the pipelines of its parent. `SIGTERM` does not cut it off: whoever sends it wants
+//! what is happening. What it cannot see: `abort`, `_exit`, `SIGKILL` and signals that kill by default.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
@@ -49,6 +49,7 @@ extern "C" fn at_exit() {
     let Some(pipelines) = lock().map(|mut pipelines| std::mem::take(&mut *pipelines)) else {
         return;
     };
+    let _undisturbed = WithoutSigterm::new();
     for pipeline in pipelines.iter().filter_map(Weak::upgrade) {
         // A panic must not cross into C; there is nobody to tell.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -57,4 +58,39 @@ extern "C" fn at_exit() {
         // The flusher's own memory is not taken apart while the process goes.
         std::mem::forget(pipeline);
     }
+}
+
+/// Has the process ignore `SIGTERM`, if that would kill it, until this is dropped.
+struct WithoutSigterm {
+    was_default: bool,
+}
+
+impl WithoutSigterm {
+    fn new() -> Self {
+        let was_default = action() == Some(libc::SIG_DFL);
+        if was_default {
+            // SAFETY: SIG_IGN needs nothing of the process.
+            unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        }
+        Self { was_default }
+    }
+}
+
+impl Drop for WithoutSigterm {
+    fn drop(&mut self) {
+        // Somebody else's handler stays.
+        if self.was_default && action() == Some(libc::SIG_IGN) {
+            // SAFETY: as above.
+            unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+        }
+    }
+}
+
+/// What `SIGTERM` does now.
+fn action() -> Option<libc::sighandler_t> {
+    let mut found = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: `found` is writable; nothing is set.
+    let code = unsafe { libc::sigaction(libc::SIGTERM, std::ptr::null(), found.as_mut_ptr()) };
+    // SAFETY: filled if the call worked, and zeros are a value of it, too.
+    (code == 0).then(|| unsafe { found.assume_init() }.sa_sigaction)
 }

@@ -1,6 +1,8 @@
 """Forks, multiprocessing, and the ways in which a process ends."""
+import http.server
 import multiprocessing
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -280,3 +282,69 @@ def test_the_extension_shows_one_symbol():
 
     shown = subprocess.run(["nm", "-D", "--defined-only", _spanring.__file__], capture_output=True, text=True, check=True).stdout
     assert [line.split()[-1] for line in shown.splitlines()] == ["PyInit__spanring"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_process_that_ends_itself_by_a_signal_has_flushed(script, name):
+    # As uvicorn does, when it was told to stop and has answered what was asked.
+    script.run(
+        f"""
+        import signal
+        begin()
+        for _ in range(1000):
+            with spanring.span("span"): pass
+        signal.raise_signal(signal.{name})
+        """,
+        -getattr(signal, name),
+    )
+    assert script.names() == ["span"] * 1000
+
+
+def test_signals_that_do_not_end_it_are_raised_as_ever(script):
+    done = script.run(
+        """
+        import signal
+        begin()
+        signal.signal(signal.SIGTERM, lambda number, frame: print("handled", number))
+        spanring.flush = None
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signalnum := signal.SIGCHLD)
+        for wrong in ("x", 12345):
+            try:
+                signal.raise_signal(wrong)
+            except (TypeError, OSError, ValueError) as error:
+                print(type(error).__name__)
+        """
+    )
+    assert done.stdout.split() == ["handled", "15", "TypeError", "OSError"]
+
+
+def test_a_request_to_terminate_does_not_cut_off_the_exit(tmp_path):
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            # The process is at its exit by now: nothing else has it deliver.
+            child.send_signal(signal.SIGTERM)
+            self.server.asked += 1
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.asked = 0
+        text = f"""
+import spanring
+spanring.start(endpoint="http://127.0.0.1:{server.server_port}", flush_interval=3600, batch_size=10, max_spans=1000, ignore_environment=True)
+for _ in range(5):
+    spanring.span("span").end()
+print("recorded", flush=True)
+"""
+        child = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "recorded\n"
+        server.timeout = 60
+        server.handle_request()
+        assert child.wait(60) == 0
+        assert server.asked == 1

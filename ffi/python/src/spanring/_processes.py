@@ -1,10 +1,15 @@
-"""Processes of multiprocessing end with os._exit: what they recorded is flushed before that.
+"""Processes that end without Python's exit: what they recorded is flushed before that.
+
+Those of multiprocessing end with os._exit. uvicorn, when it was told to stop and has answered what was asked, ends by the signal that told it so:
+it puts the default handler back and raises the signal.
 
 A fork needs nothing: a child has a pipeline of its own with its first span. Other processes end as Python does, which delivers everything.
 """
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import sys
 
 from . import _spanring
@@ -41,8 +46,24 @@ def _hook():
         util.register_after_fork(_key, _in_process)
 
 
+_DEADLY = frozenset(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGKILL") if hasattr(signal, name)
+)
+
+
+def _flush_before(raise_signal):
+    @functools.wraps(raise_signal)
+    def flush_and_raise(signalnum, /):
+        if signalnum in _DEADLY and (signalnum == signal.SIGKILL or signal.getsignal(signalnum) is signal.SIG_DFL):
+            _flush()
+        raise_signal(signalnum)
+
+    return flush_and_raise
+
+
 def install():
     # Now, for a process that multiprocessing has just made; and in each fork child, since it may be imported later than we.
     _hook()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_hook)
+    signal.raise_signal = _flush_before(signal.raise_signal)
