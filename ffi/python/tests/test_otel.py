@@ -3,6 +3,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import gc
+import json
 import logging
 
 import pytest
@@ -335,3 +336,50 @@ def test_no_references_are_kept(pipeline, tracer):
     for _ in range(200):
         work()
     assert count() - before < 20
+
+
+def test_limits_and_samplers_have_opentelemetrys_names(script):
+    """The same program with their SDK and with spanring, under the same variables."""
+    pytest.importorskip("opentelemetry.sdk")
+    done = script.run(
+        """
+        import json
+        os.environ.update(
+            OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="3", OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="5", OTEL_SPAN_EVENT_COUNT_LIMIT="2",
+            OTEL_SPAN_LINK_COUNT_LIMIT="1", OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT="1", OTEL_TRACES_SAMPLER="parentbased_always_off",
+        )
+        from opentelemetry import propagate, trace
+        from opentelemetry.sdk.trace import TracerProvider as Theirs
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        import spanring.otel
+
+        exporter = InMemorySpanExporter()
+        theirs = Theirs()
+        theirs.add_span_processor(SimpleSpanProcessor(exporter))
+        for provider in (theirs, spanring.otel.TracerProvider(dir=place)):
+            tracer = provider.get_tracer("limits")
+            parent = propagate.extract({"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
+            link = trace.Link(tracer.start_span("not sampled").get_span_context())
+            with tracer.start_as_current_span("kept", parent, attributes={str(n): "x" * 9 for n in range(5)}, links=[link] * 3) as span:
+                for n in range(4):
+                    span.add_event("event", {"a": "x" * 9, "b": 1})
+            with tracer.start_as_current_span("a root"):
+                tracer.start_span("below").end()
+        print(json.dumps([
+            [span.name, len(span.attributes), span.dropped_attributes, len(span.events), span.dropped_events, len(span.links),
+             span.dropped_links, sorted({len(value) for value in span.attributes.values()}), len(span.events[0].attributes)]
+            for span in exporter.get_finished_spans()
+        ]))
+        """
+    )
+    theirs = json.loads(done.stdout)
+    ours = [
+        [
+            span.name, len(span.attributes), span.raw.get("droppedAttributesCount", 0), len(span.events),
+            span.raw.get("droppedEventsCount", 0), len(span.links), span.raw.get("droppedLinksCount", 0),
+            sorted({len(value) for value in span.attributes.values()}), len(span.events[0][1]),
+        ]
+        for span in script.spans()
+    ]  # fmt: skip
+    assert ours == theirs == [["kept", 3, 2, 2, 2, 1, 2, [5], 1]]
