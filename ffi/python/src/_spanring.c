@@ -192,7 +192,7 @@ typedef struct {
     int nested; /* values that may follow in lists and dicts */
     bool plain;  /* callables are texts as other values are */
     bool broken; /* there was no memory: nothing of it is used */
-    bool interrupted; /* KeyboardInterrupt or SystemExit came, and is set */
+    bool interrupted; /* an exception that is no Exception came, and is set */
     uint8_t here[512];
 } packer;
 
@@ -299,10 +299,10 @@ static inline void pack_key(packer *packed, PyObject *key) {
     }
 }
 
-/* Whether the exception that is set is to stay so: it comes from whoever is at the keyboard, or from a signal's handler, not from the
- * value. */
+/* Whether the exception that is set is no Exception, and stays set: KeyboardInterrupt, SystemExit from a signal's handler, a greenlet that
+ * is killed. They come from elsewhere, not from the value. */
 static COLD bool is_interrupt(packer *packed) {
-    packed->interrupted = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+    packed->interrupted = PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_Exception);
     return packed->interrupted;
 }
 
@@ -769,7 +769,7 @@ static inline bool records(Span *self) {
     return self->live && spanring_span_is_recording(&self->span, &recording) == SPANRING_OK && recording != 0;
 }
 
-/* -1 with an exception set: wrong types, or the keyboard. */
+/* -1 with an exception set: wrong types, or an interrupt. */
 static inline __attribute__((always_inline)) int set_call(Span *self, PyObject *mapping, PyObject *const *values, PyObject *names) {
     if (!records(self)) {
         if (mapping != NULL && mapping != Py_None && !PyDict_Check(mapping) && !PyMapping_Check(mapping)) {
@@ -1041,7 +1041,7 @@ static void pack_made(packer *packed, const char *key, PyObject *text) {
     }
 }
 
-/* Adds the event; -1 with an exception set for wrong types, or the keyboard. */
+/* Adds the event; -1 with an exception set for wrong types, or an interrupt. */
 static COLD int record_exception(Span *self, PyObject *exception, PyObject *mapping, PyObject *const *values, PyObject *names,
                                  bool sets_status) {
     if (!records(self)) {

@@ -288,7 +288,11 @@ def fails(error):
     raise error
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+class Killed(BaseException):
+    """As greenlets are stopped."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Killed])
 def test_who_stops_the_program_is_heard(pipeline, error):
     stops = Stops(error)
     with spanring.span("goes on") as span:
