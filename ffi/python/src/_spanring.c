@@ -23,8 +23,8 @@ static PyObject *numbers;         /* dict: text -> its number in the library */
 
 typedef struct Span Span;
 
-/* What a with statement gets as __enter__ and __exit__ of a span: they lie in the span, keep it alive as long as somebody has them, and
- * spare two bound methods a span. */
+/* What a with statement gets as __enter__ of a span: it lies in the span, keeps it alive as long as somebody has it, and spares a bound
+ * method a span. As __exit__ it gets the span itself, which is called to leave the block: the garbage collector sees who has it. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
@@ -33,8 +33,8 @@ typedef struct {
 
 struct Span {
     PyObject_HEAD
-    Door enter;               /* both exist while their count is not 0 */
-    Door leave;
+    vectorcallfunc leave;
+    Door enter;               /* exists while its count is not 0 */
     spanring_span span;       /* never moves */
     PyObject *token;          /* of the context variable, while the span is entered */
     spanring_context context; /* if `has_context` */
@@ -192,7 +192,7 @@ typedef struct {
     int nested; /* values that may follow in lists and dicts */
     bool plain;  /* callables are texts as other values are */
     bool broken; /* there was no memory: nothing of it is used */
-    bool interrupted; /* KeyboardInterrupt came, and is set */
+    bool interrupted; /* an exception that is no Exception came, and is set */
     uint8_t here[512];
 } packer;
 
@@ -299,18 +299,29 @@ static inline void pack_key(packer *packed, PyObject *key) {
     }
 }
 
-/* Takes the exception that is set; a text of it, or NULL if there is none to have. KeyboardInterrupt stays set: it comes from whoever is
- * at the keyboard, not from the value. */
+/* Whether the exception that is set is no Exception, and stays set: KeyboardInterrupt, SystemExit from a signal's handler, a greenlet that
+ * is killed. They come from elsewhere, not from the value. */
+static COLD bool is_interrupt(packer *packed) {
+    packed->interrupted = PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_Exception);
+    return packed->interrupted;
+}
+
+/* Takes the exception that is set; a text of it, or NULL if there is none to have, or it is an interrupt. */
 static COLD PyObject *text_of_error(packer *packed) {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        packed->interrupted = true;
+    if (is_interrupt(packed)) {
         return NULL;
     }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     PyObject *said = value != NULL ? PyObject_Str(value) : NULL;
-    if (said == NULL) {
+    if (said == NULL && PyErr_Occurred()) {
+        if (is_interrupt(packed)) {
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+            return NULL;
+        }
         PyErr_Clear();
     }
     const char *name = type != NULL && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "exception";
@@ -351,6 +362,9 @@ static void pack_value(packer *packed, PyObject *value, int depth, bool may_call
 static COLD void pack_large_int(packer *packed, PyObject *value) {
     PyObject *text = PyObject_Str(value);
     if (text == NULL) {
+        if (is_interrupt(packed)) {
+            return;
+        }
         /* Python limits how long the decimal text may be. */
         PyErr_Clear();
         text = PyNumber_ToBase(value, 16);
@@ -457,8 +471,8 @@ static COLD void pack_buffer(packer *packed, PyObject *value) {
     PyBuffer_Release(&view);
 }
 
-/* What is none of the usual types. */
-static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may_call) {
+/* What is none of the usual types, and not too deep in calls. */
+static void pack_unusual(packer *packed, PyObject *value, int depth, bool may_call) {
     if (PyList_Check(value) || PyTuple_Check(value)) {
         if (depth >= DEEPEST - 1) {
             pack_cut(packed);
@@ -482,7 +496,7 @@ static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may
         pack_bytes(packed, BYTES, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value));
     } else if (PyByteArray_Check(value) || PyMemoryView_Check(value)) {
         pack_buffer(packed, value);
-    } else if (may_call && !packed->plain && PyCallable_Check(value) && !PyType_Check(value)) {
+    } else if (may_call && !packed->plain && PyCallable_Check(value) && !PyType_Check(value) && Py_TYPE(value) != &span_type) {
         PyObject *result = PyObject_CallNoArgs(value);
         if (result == NULL) {
             pack_error(packed);
@@ -494,6 +508,9 @@ static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may
         /* An integer of another library. */
         PyObject *number = PyNumber_Index(value);
         if (number == NULL) {
+            if (is_interrupt(packed)) {
+                return;
+            }
             PyErr_Clear();
             pack_text_of(packed, value);
             return;
@@ -502,6 +519,23 @@ static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may
         Py_DECREF(number);
     } else {
         pack_text_of(packed, value);
+    }
+}
+
+static COLD void pack_other(packer *packed, PyObject *value, int depth, bool may_call) {
+    /* A function may be one of ours, which come here again and do not count themselves; their frames, with a packer each, are large. */
+    int units = may_call && !packed->plain && PyCallable_Check(value) ? 4 : 1;
+    int entered = 0;
+    while (entered < units && Py_EnterRecursiveCall(" in an attribute's value") == 0) {
+        entered++;
+    }
+    if (entered == units) {
+        pack_unusual(packed, value, depth, may_call);
+    } else {
+        pack_error(packed);
+    }
+    while (entered-- > 0) {
+        Py_LeaveRecursiveCall();
     }
 }
 
@@ -628,6 +662,8 @@ static inline PyObject *current(void) {
 
 /* ---- Spans ---- */
 
+static PyObject *leave_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *names);
+
 #define MOST_FREE 256
 static Span *free_spans[MOST_FREE];
 static int free_count;
@@ -637,7 +673,7 @@ static COLD Span *span_from_memory(void) {
     if (self != NULL) {
         /* Not with Py_SET_REFCNT, which leaves alone what looks immortal, as anything does that was here before. */
         memset(&self->enter, 0, sizeof(self->enter));
-        memset(&self->leave, 0, sizeof(self->leave));
+        self->leave = leave_call;
     }
     return self;
 }
@@ -668,9 +704,15 @@ static inline void span_finish(Span *self) {
 static void span_dealloc(PyObject *object) {
     Span *self = (Span *)object;
     if (UNLIKELY(self->entered)) {
-        self->entered = false;
         PyObject_GC_UnTrack(object);
+        /* The token has the span before, which may have one: not each in the other's call. */
+        Py_TRASHCAN_BEGIN(object, span_dealloc)
         Py_CLEAR(self->token);
+        self->entered = false;
+        Py_TRASHCAN_END
+        if (self->entered) {
+            return; /* it comes again */
+        }
     }
     span_finish(self);
     if (self->has_context) {
@@ -727,7 +769,7 @@ static inline bool records(Span *self) {
     return self->live && spanring_span_is_recording(&self->span, &recording) == SPANRING_OK && recording != 0;
 }
 
-/* -1 with an exception set: wrong types, or the keyboard. */
+/* -1 with an exception set: wrong types, or an interrupt. */
 static inline __attribute__((always_inline)) int set_call(Span *self, PyObject *mapping, PyObject *const *values, PyObject *names) {
     if (!records(self)) {
         if (mapping != NULL && mapping != Py_None && !PyDict_Check(mapping) && !PyMapping_Check(mapping)) {
@@ -895,22 +937,6 @@ static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
     return (PyObject *)self;
 }
 
-static PyObject *span_enter(PyObject *object, PyObject *Py_UNUSED(nothing)) {
-    Span *self = (Span *)object;
-    if (UNLIKELY(self->entered)) {
-        PyErr_SetString(PyExc_RuntimeError, "the span is entered already");
-        return NULL;
-    }
-    self->token = PyContextVar_Set(current_var, object);
-    if (UNLIKELY(self->token == NULL)) {
-        return NULL;
-    }
-    self->entered = true;
-    PyObject_GC_Track(object);
-    Py_INCREF(object);
-    return object;
-}
-
 /* The token is of another context: an async generator that is closed by another task, for example. If the object is current here all the
  * same, what was before it is so again. */
 static COLD void leave_elsewhere(PyObject *object, PyObject *token) {
@@ -941,11 +967,34 @@ static inline void leave(PyObject *object, PyObject *token) {
     Py_DECREF(token);
 }
 
+static PyObject *span_enter(PyObject *object, PyObject *Py_UNUSED(nothing)) {
+    Span *self = (Span *)object;
+    if (UNLIKELY(self->entered)) {
+        PyErr_SetString(PyExc_RuntimeError, "the span is entered already");
+        return NULL;
+    }
+    PyObject *token = PyContextVar_Set(current_var, object);
+    if (UNLIKELY(token == NULL)) {
+        return NULL;
+    }
+    if (UNLIKELY(self->entered)) {
+        /* By a finalizer that ran meanwhile, or another thread. */
+        leave(object, token);
+        PyErr_SetString(PyExc_RuntimeError, "the span is entered already");
+        return NULL;
+    }
+    self->token = token;
+    self->entered = true;
+    PyObject_GC_Track(object);
+    Py_INCREF(object);
+    return object;
+}
+
 static PyObject *qualified_name(PyObject *type) {
     PyObject *module = PyObject_GetAttrString(type, "__module__");
-    PyObject *name = PyObject_GetAttrString(type, "__qualname__");
+    PyObject *name = module != NULL ? PyObject_GetAttrString(type, "__qualname__") : NULL;
     PyObject *text = NULL;
-    if (module != NULL && name != NULL && PyUnicode_Check(module) && PyUnicode_Check(name)) {
+    if (name != NULL && PyUnicode_Check(module) && PyUnicode_Check(name)) {
         if (PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
             Py_INCREF(name);
             text = name;
@@ -992,7 +1041,7 @@ static void pack_made(packer *packed, const char *key, PyObject *text) {
     }
 }
 
-/* Adds the event; -1 with an exception set for wrong types, or the keyboard. */
+/* Adds the event; -1 with an exception set for wrong types, or an interrupt. */
 static COLD int record_exception(Span *self, PyObject *exception, PyObject *mapping, PyObject *const *values, PyObject *names,
                                  bool sets_status) {
     if (!records(self)) {
@@ -1038,13 +1087,14 @@ static COLD int record_exception(Span *self, PyObject *exception, PyObject *mapp
 static inline __attribute__((always_inline)) PyObject *leave_block(PyObject *object, PyObject *const *args, Py_ssize_t count,
                                                                    bool is_ours) {
     Span *self = (Span *)object;
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
     if (UNLIKELY(count > 1 && args[1] != Py_None && args[1] != NULL)) {
         PyObject *exception = args[1];
         if (PyExceptionInstance_Check(exception)) {
             /* Somebody who stops early is no error of the generator's. */
             bool is_error = !PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
             if (record_exception(self, exception, NULL, NULL, NULL, is_error) < 0) {
-                PyErr_Clear();
+                PyErr_Fetch(&type, &value, &traceback);
             }
         }
     }
@@ -1060,6 +1110,10 @@ static inline __attribute__((always_inline)) PyObject *leave_block(PyObject *obj
         context_of_span(self);
     }
     span_finish(self);
+    if (UNLIKELY(type != NULL)) {
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -1301,7 +1355,7 @@ static PyObject *repr(PyObject *object) {
     return text;
 }
 
-/* ---- The doors of a span ---- */
+/* ---- The door of a span ---- */
 
 static PyObject *enter_call(PyObject *door, PyObject *const *Py_UNUSED(args), size_t nargsf, PyObject *names) {
     if (UNLIKELY(PyVectorcall_NARGS(nargsf) != 0 || (names != NULL && PyTuple_GET_SIZE(names) > 0))) {
@@ -1311,27 +1365,26 @@ static PyObject *enter_call(PyObject *door, PyObject *const *Py_UNUSED(args), si
     return span_enter((PyObject *)((Door *)door)->span, NULL);
 }
 
-static PyObject *leave_call(PyObject *door, PyObject *const *args, size_t nargsf, PyObject *names) {
+static PyObject *leave_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *names) {
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
     if (UNLIKELY(count != 3 || (names != NULL && PyTuple_GET_SIZE(names) > 0))) {
         PyErr_SetString(PyExc_TypeError, "__exit__() takes 3 arguments");
         return NULL;
     }
-    /* The door's own reference. */
-    return leave_block((PyObject *)((Door *)door)->span, args, count, true);
+    return leave_block(object, args, count, true);
 }
 
 static void door_dealloc(PyObject *door) { Py_DECREF(((Door *)door)->span); }
 
-/* Gives a door: a new reference. */
-static inline PyObject *open_door(Door *self, Span *span, vectorcallfunc call) {
-    PyObject *door = (PyObject *)self;
+/* Gives the door: a new reference. */
+static inline PyObject *open_door(Span *span) {
+    PyObject *door = (PyObject *)&span->enter;
     if (UNLIKELY(Py_REFCNT(door) > 0)) {
         Py_INCREF(door);
         return door;
     }
-    self->call = call;
-    self->span = span;
+    span->enter.call = enter_call;
+    span->enter.span = span;
     Py_SET_TYPE(door, &door_type);
     _Py_NewReference(door);
     Py_INCREF(span);
@@ -1347,7 +1400,7 @@ static PyTypeObject door_type = {
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
 };
 
-/* What __enter__ and __exit__ are in the type: a span gives its door, the type itself the function of that name. */
+/* What __enter__ and __exit__ are in the type: a span gives its door or itself, the type itself the function of that name. */
 typedef struct {
     PyObject_HEAD
     PyObject *function;
@@ -1357,8 +1410,11 @@ typedef struct {
 static PyObject *descriptor_get(PyObject *object, PyObject *span, PyObject *Py_UNUSED(type)) {
     DoorDescriptor *self = (DoorDescriptor *)object;
     if (LIKELY(span != NULL && Py_TYPE(span) == &span_type)) {
-        Span *of = (Span *)span;
-        return self->leaves ? open_door(&of->leave, of, leave_call) : open_door(&of->enter, of, enter_call);
+        if (!self->leaves) {
+            return open_door((Span *)span);
+        }
+        Py_INCREF(span);
+        return span;
     }
     Py_INCREF(self->function);
     return self->function;
@@ -1433,8 +1489,10 @@ static PyTypeObject span_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring.Span",
     .tp_basicsize = sizeof(Span),
     .tp_dealloc = span_dealloc,
+    .tp_vectorcall_offset = offsetof(Span, leave),
     .tp_repr = repr,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_doc = span_doc,
     .tp_traverse = span_traverse,
     .tp_clear = span_clear,
@@ -1466,9 +1524,11 @@ static bool no_context(spanring_context *out) {
 static void context_dealloc(PyObject *object) {
     Context *self = (Context *)object;
     PyObject_GC_UnTrack(object);
+    Py_TRASHCAN_BEGIN(object, context_dealloc)
     Py_CLEAR(self->token);
     spanring_context_release(&self->context);
     PyObject_GC_Del(object);
+    Py_TRASHCAN_END
 }
 
 static int context_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -1487,10 +1547,16 @@ static PyObject *context_enter(PyObject *object, PyObject *Py_UNUSED(nothing)) {
         PyErr_SetString(PyExc_RuntimeError, "the context is entered already; attach() gives another one");
         return NULL;
     }
-    self->token = PyContextVar_Set(current_var, object);
-    if (self->token == NULL) {
+    PyObject *token = PyContextVar_Set(current_var, object);
+    if (token == NULL) {
         return NULL;
     }
+    if (self->token != NULL) {
+        leave(object, token);
+        PyErr_SetString(PyExc_RuntimeError, "the context is entered already; attach() gives another one");
+        return NULL;
+    }
+    self->token = token;
     Py_INCREF(object);
     return object;
 }

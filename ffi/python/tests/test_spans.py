@@ -267,6 +267,82 @@ def test_the_keyboard_is_no_value(pipeline):
     assert spanring.current_span() is None
 
 
+class Stops(ValueError):
+    """An exception, a number and a value that the keyboard or a signal stops when they are looked at."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __str__(self):
+        raise self.error
+
+    __index__ = __str__
+
+
+class StopsInt(int):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+def fails(error):
+    raise error
+
+
+class Killed(BaseException):
+    """As greenlets are stopped."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Killed])
+def test_who_stops_the_program_is_heard(pipeline, error):
+    stops = Stops(error)
+    with spanring.span("goes on") as span:
+        for value in (stops, lambda: fails(stops), lambda: fails(error), {stops: 1}, [stops]):
+            with pytest.raises(error):
+                span.set(it=value)
+    with pytest.raises(error):
+        with spanring.span("stopped"):
+            raise stops
+    assert spanring.current_span() is None
+    assert set(pipeline.by_name()) == {"goes on", "stopped"}
+
+
+def test_the_keyboard_while_a_large_number_is_written(pipeline):
+    with spanring.span("goes on") as span, pytest.raises(KeyboardInterrupt):
+        span.set(it=StopsInt(1 << 70))
+
+
+CALLS_ITSELF = """
+import functools, threading
+def deep(value):
+    for _ in range(97): value = [value]
+    return value
+def run():
+    for nested in (lambda value: value, deep, lambda value: {"in": value}):
+        for call in (spanring.Span, spanring.span("a").set, spanring.span("a").event, spanring.span("a").set_attribute):
+            keywords = {}
+            text = () if call.__name__ == "set" else ("text",)
+            function = functools.partial(call, *text, keywords)
+            keywords["it"] = nested(function)
+            function()
+begin()
+run()
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_value_that_calls_itself_ends(script):
+    script.run(CALLS_ITSELF)
+    assert "a" in script.names()
+
+
+def test_a_span_as_a_value_is_its_text(pipeline):
+    with spanring.span("outer") as outer, spanring.span("inner", it=outer):
+        pass
+    assert pipeline.by_name()["inner"].attributes["it"] == repr(outer)
+
+
 def test_more_keys_and_names_than_the_engine_has_numbers(pipeline):
     keys = [f"key{number}" for number in range(20_000)]
     for _ in range(3):
