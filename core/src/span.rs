@@ -21,7 +21,7 @@ use crate::record::{
 };
 use crate::sampler::Mode;
 use crate::thread::{Frame, Local, Ready, ThreadRing, epoch, local};
-use crate::{IntoValue, Key, Tracer, clock};
+use crate::{IntoValue, Key, SpanId, TraceId, Tracer, clock};
 
 const SAMPLED: u32 = bit::trace_flags(TraceFlags::SAMPLED);
 const RANDOM: u32 = bit::trace_flags(TraceFlags::RANDOM);
@@ -368,6 +368,7 @@ impl Span {
             kind: SpanKind::Internal,
             start_unix_nanos: None,
             scope: 0,
+            ids: None,
         }
     }
 
@@ -486,6 +487,15 @@ impl Span {
             flags = record_flags;
             trace_state = context.trace_state;
         }
+        let context =
+            Ctx { trace_lo, trace_hi, span: counter, flags: context_flags, trace_state, keys };
+        Self::fill(local, ring, name, context, Record { parent_id, flags, sampled, kind, scope })
+    }
+
+    /// A span with this context, on a block of the thread. The context's keys are the ring's or, with raw IDs, null.
+    #[inline(always)]
+    fn fill(local: &Local, ring: &ThreadRing, name: Name<'_>, from: Ctx, record: Record) -> Span {
+        let Record { parent_id, flags, sampled, kind, scope } = record;
         let block = local.take_block();
         let this = block.as_ptr();
         // SAFETY: the block is ours and in no chain. All fields that the span has are written here.
@@ -494,11 +504,11 @@ impl Span {
                 Block::prepare(this, ring);
             }
             let context = &mut (*this).frame.context;
-            context.trace_lo = trace_lo;
-            context.trace_hi = trace_hi;
-            context.span = counter;
-            context.flags = context_flags;
-            context.trace_state = trace_state;
+            context.trace_lo = from.trace_lo;
+            context.trace_hi = from.trace_hi;
+            context.span = from.span;
+            context.flags = from.flags;
+            context.trace_state = from.trace_state;
             let own = &mut (*this).own;
             if !context.trace_state.is_empty() {
                 own.payload().mark_special();
@@ -519,11 +529,57 @@ impl Span {
                     Some(name) => name.get(),
                     None => Self::name_inline(own.payload(), name),
                 };
-                own.place = Place::new(name, context_flags & 0xffff | u32::from(flags) << 16);
+                own.place = Place::new(name, from.flags & 0xffff | u32::from(flags) << 16);
                 own.start = clock::ticks();
             }
         }
         Span { block: Some(block) }
+    }
+
+    /// A span with IDs that came from elsewhere: see [`SpanBuilder::ids`].
+    #[cold]
+    #[inline(never)]
+    fn create_with_ids(
+        local: &Local,
+        name: Name<'_>,
+        parent: Option<&Ctx>,
+        kind: SpanKind,
+        scope: u16,
+        (trace_id, span_id): (TraceId, SpanId),
+    ) -> Span {
+        let Ready::Ring(ring) = local.prepare() else { return Span::none() };
+        let parent = parent.unwrap_or_else(|| local.current());
+        let (mut flags, mut parent_id) = (flag::TRACE_RAW | flag::SPAN_RAW, 0);
+        if parent.is_valid() {
+            flags |= flag::PARENT_RAW;
+            if parent.flags & bit::REMOTE != 0 {
+                flags |= flag::PARENT_REMOTE;
+            }
+            parent_id = parent.span_id().0;
+        }
+        let mut context = SpanContext::from_ids(
+            trace_id,
+            span_id,
+            TraceFlags((parent.flags >> 8) as u8 & TraceFlags::RANDOM.0),
+            parent.trace_state.clone(),
+        )
+        .0;
+        // SAFETY: as in `create_on`.
+        let engine = unsafe { &*ring.engine.get() };
+        let sampled = engine.sampler().decide(&mut context, crate::platform::monotonic_nanos);
+        context.flags |= if sampled { SAMPLED } else { 0 };
+        let record = Record { parent_id, flags, sampled, kind, scope };
+        let span = Self::fill(local, ring, name, context, record);
+        if let Some(block) = span.block {
+            // Its counters are IDs, so whatever has it as a parent takes the long way.
+            // SAFETY: the block is ours.
+            unsafe {
+                (*block.as_ptr()).frame.context.keys = std::ptr::null();
+                (*block.as_ptr()).frame.ready = 0;
+            }
+        }
+        local.retire_if_exiting(ring);
+        span
     }
 
     #[cold]
@@ -1174,6 +1230,15 @@ impl std::fmt::Debug for SpanGuard {
     }
 }
 
+/// What a record says of a span beside its own context.
+struct Record {
+    parent_id: u64,
+    flags: u16,
+    sampled: bool,
+    kind: SpanKind,
+    scope: u16,
+}
+
 /// A span before it starts; see [`Span::builder`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `start` or `enter`"]
@@ -1183,6 +1248,7 @@ pub struct SpanBuilder<'a> {
     kind: SpanKind,
     start_unix_nanos: Option<u64>,
     scope: u16,
+    ids: Option<(TraceId, SpanId)>,
 }
 
 impl SpanBuilder<'_> {
@@ -1215,6 +1281,15 @@ impl SpanBuilder<'_> {
         self
     }
 
+    /// IDs that another tracer or a recording gave the span, instead of new ones; the trace ID takes the place of the parent's. The sampler
+    /// is asked in any case, whatever the parent's flags say; a ratio decides by the trace ID. Ignored if one of them is zero.
+    ///
+    /// That no other span has them is up to the caller.
+    pub fn ids(mut self, trace_id: TraceId, span_id: SpanId) -> Self {
+        self.ids = (trace_id.is_valid() && span_id.is_valid()).then_some((trace_id, span_id));
+        self
+    }
+
     /// Starts the span.
     pub fn start(self) -> Span {
         if epoch() == 0 {
@@ -1222,7 +1297,10 @@ impl SpanBuilder<'_> {
         }
         let parent = self.parent.as_ref().map(|parent| &parent.0);
         let name = Name::Key(self.name);
-        let mut span = Span::create(local(), name, parent, self.kind, self.scope);
+        let mut span = match self.ids {
+            None => Span::create(local(), name, parent, self.kind, self.scope),
+            Some(ids) => Span::create_with_ids(local(), name, parent, self.kind, self.scope, ids),
+        };
         if let (Some(own), Some(start)) = (span.recording(), self.start_unix_nanos) {
             own.start = start;
             own.place.add_flag(flag::START_WALL);

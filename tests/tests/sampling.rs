@@ -38,6 +38,25 @@ fn a_ratio_samples_whole_traces_consistently_and_says_so_in_their_tracestate() {
 }
 
 #[test]
+fn a_ratio_decides_by_the_trace_ids_that_spans_were_given() {
+    let ratio = settings().sampler(sampler(true, RootSampler::TraceIdRatio(0.25)));
+    let ledger = record(ratio, |_| {
+        for number in 0..1000u64 {
+            let randomness = number << 46;
+            let trace = TraceId(1 << 64 | u128::from(randomness));
+            // What the parent's flags say does not count.
+            for flags in [TraceFlags(0), TraceFlags::SAMPLED] {
+                let parent = SpanContext::from_ids(trace, SpanId(5), flags, TraceState::default());
+                let span =
+                    Span::builder("child").parent(&parent).ids(trace, SpanId(number + 6)).start();
+                assert_eq!(span.is_recording(), randomness >= 3 << 54, "{number}");
+            }
+        }
+    });
+    assert!(ledger.spans().all(|span| span.trace_state == "ot=th:c"));
+}
+
+#[test]
 fn children_follow_a_remote_parent_s_decision_unless_the_sampler_is_not_parent_based() {
     let parent = |flags| {
         let state = TraceState::parse("vendor=value").unwrap();

@@ -106,6 +106,63 @@ fn a_child_of_a_child_of_a_remote_parent_stays_in_the_remote_trace() {
     assert_ne!(inside.parent_is_remote, Some(true));
 }
 
+#[test]
+fn ids_from_elsewhere_are_kept_and_what_is_below_hangs_on_them() {
+    let trace = TraceId(0xfeed << 64 | 0xbeef);
+    let ledger = record(settings(), |_| {
+        let mut told = Vec::new();
+        {
+            let root = Span::builder("root").root().ids(trace, SpanId(7)).start().enter();
+            told.push(root.context());
+            let inner = span!("inner");
+            told.push(inner.context());
+            // One that is recorded later than its parent ended, as importers do.
+            let parent =
+                SpanContext::from_ids(trace, SpanId(7), TraceFlags(0), TraceState::default());
+            drop(Span::builder("child").parent(&parent).ids(trace, SpanId(8)).start());
+            drop(Span::builder("grandchild").parent(&root.context()).ids(trace, SpanId(9)).start());
+        }
+        drop(
+            Span::builder("remote child")
+                .parent(&remote(TraceFlags(0)))
+                .ids(trace, SpanId(10))
+                .start(),
+        );
+        drop(Span::builder("zero").root().ids(trace, SpanId(0)).start());
+        // The short way afterwards, on the same blocks.
+        for _ in 0..3 {
+            let _usual = span!("usual");
+            drop(span!("below usual"));
+        }
+        assert_eq!((told[0].trace_id(), told[0].span_id()), (trace, SpanId(7)));
+        assert_eq!(told[1].trace_id(), trace);
+    });
+    let ids = |name: &str| {
+        let span = ledger.span(name);
+        (span.trace_id, span.span_id, span.parent_span_id)
+    };
+    assert_eq!(ids("root"), (trace, SpanId(7), None));
+    assert_eq!(ids("child"), (trace, SpanId(8), Some(SpanId(7))));
+    assert_eq!(ids("grandchild"), (trace, SpanId(9), Some(SpanId(7))));
+    let inner = ledger.span("inner");
+    assert_eq!((inner.trace_id, inner.parent_span_id), (trace, Some(SpanId(7))));
+    let remote_child = ledger.span("remote child");
+    assert_eq!(ids("remote child"), (trace, SpanId(10), Some(SpanId(0x1234))));
+    assert_eq!(remote_child.parent_is_remote, Some(true));
+    assert_eq!(remote_child.trace_state, "vendor=value");
+    for name in ["child", "grandchild", "inner"] {
+        assert_ne!(ledger.span(name).parent_is_remote, Some(true));
+    }
+    assert_ne!(ids("zero").0, trace, "IDs of zero are none");
+    let usual: Vec<_> = ledger.spans().filter(|span| span.name == "usual").collect();
+    assert!(usual.iter().all(|span| span.parent_span_id.is_none() && span.trace_id != trace));
+    let below: Vec<_> = ledger.spans().filter(|span| span.name == "below usual").collect();
+    for (above, below) in usual.iter().zip(&below) {
+        assert_eq!((below.trace_id, below.parent_span_id), (above.trace_id, Some(above.span_id)));
+    }
+    assert_eq!((usual.len(), below.len()), (3, 3));
+}
+
 /// Children of whatever is current, and theirs.
 fn family() {
     for _ in 0..4 {
