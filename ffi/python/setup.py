@@ -8,7 +8,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sysconfig
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -45,10 +44,11 @@ def prefix():
 
 class Build(build_ext):
     def build_extension(self, ext):
-        headers = pathlib.Path(sysconfig.get_paths()["include"])
-        if not (headers / "Python.h").exists():
+        # Before the engine, which takes minutes.
+        if not any((pathlib.Path(place) / "Python.h").exists() for place in self.include_dirs):
             raise SystemExit(
-                f"Python's headers are missing: there is no {headers}/Python.h; install them (Debian: python3-dev, Fedora: python3-devel)"
+                f"Python's headers are missing: no Python.h in {', '.join(self.include_dirs)}; "
+                "install them (Debian and Ubuntu: python3-dev; Fedora: python3-devel)"
             )
         at = prefix()
         ext.include_dirs.append(str(at / "include"))
@@ -59,7 +59,9 @@ class Build(build_ext):
 
 class NoSource(sdist):
     def run(self):
-        raise SystemExit("spanring has no source distribution, since the engine lies outside ffi/python: build a wheel, `pip wheel ./ffi/python`")
+        raise SystemExit(
+            "spanring has no source distribution, since its engine lies outside ffi/python: build a wheel with `pip wheel ./ffi/python`"
+        )
 
 
 setup(

@@ -16,6 +16,10 @@
 #define PyList_GET_SIZE(list) PyList_Size(list)
 #define PyList_GET_ITEM(list, index) PyList_GetItem(list, index)
 
+/* Headers of 3.12 and later spare counting None, which older Pythons need. */
+#undef Py_RETURN_NONE
+#define Py_RETURN_NONE return Py_INCREF(Py_None), Py_None
+
 /* Python before 3.13 takes a "#" for a Py_ssize_t by these names alone, which the headers of 3.13 no longer give. */
 PyAPI_FUNC(int) _PyArg_Parse_SizeT(PyObject *, const char *, ...);
 PyAPI_FUNC(int) _PyArg_ParseTuple_SizeT(PyObject *, const char *, ...);
