@@ -73,7 +73,8 @@ setup(
             depends=["src/_limited.h", "src/_limited_types.h"],
             define_macros=[("Py_LIMITED_API", "0x03090000")] if ABI3 else [],
             py_limited_api=ABI3,
-            extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            # What the headers do not declare is not in the stable ABI.
+            extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
             # Nobody else sees the library's symbols, and it stays loaded: it has a thread and exit handlers.
             extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete", "-lpthread", "-ldl", "-lm"],
         )

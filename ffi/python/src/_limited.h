@@ -1,5 +1,6 @@
-/* What _spanring.c uses beyond the stable ABI of Python 3.9, made of what is in it: for the build that runs on every Python (SPANRING_ABI3=1).
- * The names are those of the full API, so that the code is the same; what cannot be had so is behind Py_LIMITED_API there. */
+/* For the build that runs on every Python (SPANRING_ABI3=1): what _spanring.c uses beyond the limited API of 3.9, made of that. The names are
+ * those of the full API, so the code there is the same. What cannot be had so, the doors of a span and types that are static, is behind
+ * Py_LIMITED_API there. */
 
 /* In the stable ABI since 3.10, in the same form in 3.9. */
 #define METH_FASTCALL 0x0080
