@@ -80,6 +80,30 @@ static inline int PyContextVar_Reset(PyObject *Py_UNUSED(variable), PyObject *to
     return none != NULL ? 0 : -1;
 }
 
-/* A chain of some ten thousand spans that were entered and forgotten is let go by as many calls: there is no trash can. */
-#define Py_TRASHCAN_BEGIN(object, dealloc)
-#define Py_TRASHCAN_END
+/* ---- Objects that hold each other in a long chain are let go one after the other, not each in the other's call. ---- */
+
+static void span_dealloc(PyObject *object);
+static void context_dealloc(PyObject *object);
+
+static int trash_depth;
+static PyObject *trash; /* each has the next as its count, which nobody else needs any more */
+
+static void empty_trash(void) {
+    while (trash_depth == 1 && trash != NULL) {
+        PyObject *object = trash;
+        trash = (PyObject *)object->ob_refcnt;
+        object->ob_refcnt = 0;
+        (Py_TYPE(object) == &span_type ? span_dealloc : context_dealloc)(object);
+    }
+}
+
+#define Py_TRASHCAN_BEGIN(object, dealloc)             \
+    if (trash_depth >= 50) {                           \
+        (object)->ob_refcnt = (Py_ssize_t)trash;       \
+        trash = (object);                              \
+    } else {                                           \
+        trash_depth++;
+#define Py_TRASHCAN_END \
+        empty_trash();  \
+        trash_depth--;  \
+    }

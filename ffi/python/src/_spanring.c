@@ -1549,8 +1549,8 @@ static void context_dealloc(PyObject *object) {
     Py_CLEAR(self->token);
     spanring_context_release(&self->context);
     PyObject_GC_Del(object);
-    Py_TRASHCAN_END
     FORGET_TYPE(&context_type);
+    Py_TRASHCAN_END
 }
 
 static int context_traverse(PyObject *object, visitproc visit, void *arg) {
