@@ -1,6 +1,7 @@
 """Builds the C library of spanring with ffi/install, and the extension module against it.
 
 SPANRING_PREFIX=DIR takes a library that ffi/install put there instead.
+SPANRING_ABI3=1 builds the slower module that runs on every Python from 3.9 on, and a wheel that says so.
 """
 import os
 import pathlib
@@ -10,9 +11,11 @@ import subprocess
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+ABI3 = os.environ.get("SPANRING_ABI3", "") not in ("", "0")
 
 
 def version():
@@ -41,11 +44,24 @@ def prefix():
 
 class Build(build_ext):
     def build_extension(self, ext):
+        # Before the engine, which takes minutes.
+        if not any((pathlib.Path(place) / "Python.h").exists() for place in self.include_dirs):
+            raise SystemExit(
+                f"Python's headers are missing: no Python.h in {', '.join(self.include_dirs)}; "
+                "install them (Debian and Ubuntu: python3-dev; Fedora: python3-devel)"
+            )
         at = prefix()
         ext.include_dirs.append(str(at / "include"))
         ext.extra_objects.append(str(at / "lib" / "libspanring.a"))
         ext.depends.append(str(at / "lib" / "libspanring.a"))
         super().build_extension(ext)
+
+
+class NoSource(sdist):
+    def run(self):
+        raise SystemExit(
+            "spanring has no source distribution, since its engine lies outside ffi/python: build a wheel with `pip wheel ./ffi/python`"
+        )
 
 
 setup(
@@ -54,10 +70,16 @@ setup(
         Extension(
             "spanring._spanring",
             ["src/_spanring.c"],
-            extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            depends=["src/_limited.h", "src/_limited_types.h"],
+            define_macros=[("Py_LIMITED_API", "0x03090000")] if ABI3 else [],
+            py_limited_api=ABI3,
+            # What the headers do not declare is not in the stable ABI.
+            extra_compile_args=["-std=c11", "-O2", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
             # Nobody else sees the library's symbols, and it stays loaded: it has a thread and exit handlers.
             extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete", "-lpthread", "-ldl", "-lm"],
         )
     ],
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "sdist": NoSource},
+    # A folder of its own: what lies in one goes into the wheel.
+    options={"bdist_wheel": {"py_limited_api": "cp39"}, "build": {"build_base": "build/abi3"}} if ABI3 else {},
 )

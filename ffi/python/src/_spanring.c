@@ -10,6 +10,16 @@
 #include <stddef.h>
 #include <spanring.h>
 
+/* The usual build is for one version of Python. With Py_LIMITED_API it is for all, and slower: the two headers have what differs. */
+#ifdef Py_LIMITED_API
+#include "_limited.h"
+#else
+static PyTypeObject span_type;
+static PyTypeObject door_type;
+static PyTypeObject context_type;
+#define FORGET_TYPE(type) ((void)0)
+#endif
+
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define COLD __attribute__((cold, noinline))
@@ -23,6 +33,7 @@ static PyObject *numbers;         /* dict: text -> its number in the library */
 
 typedef struct Span Span;
 
+#ifndef Py_LIMITED_API
 /* What a with statement gets as __enter__ of a span: it lies in the span, keeps it alive as long as somebody has it, and spares a bound
  * method a span. As __exit__ it gets the span itself, which is called to leave the block: the garbage collector sees who has it. */
 typedef struct {
@@ -30,11 +41,14 @@ typedef struct {
     vectorcallfunc call;
     Span *span;
 } Door;
+#endif
 
 struct Span {
     PyObject_HEAD
+#ifndef Py_LIMITED_API
     vectorcallfunc leave;
     Door enter;               /* exists while its count is not 0 */
+#endif
     spanring_span span;       /* never moves */
     PyObject *token;          /* of the context variable, while the span is entered */
     spanring_context context; /* if `has_context` */
@@ -49,10 +63,6 @@ typedef struct {
     PyObject *token;
 } Context;
 
-static PyTypeObject span_type;
-static PyTypeObject door_type;
-static PyTypeObject context_type;
-
 /* ---- Errors ---- */
 
 /* Raises what the library said. */
@@ -64,6 +74,16 @@ static COLD PyObject *raise_error(int32_t code) {
     if (error != NULL) {
         PyErr_SetObject(error_type, error);
         Py_DECREF(error);
+    }
+    return NULL;
+}
+
+/* Raises a TypeError: "%S" in the format is the name of the value's type. */
+static COLD PyObject *wrong_type(const char *format, PyObject *value) {
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError, format, name);
+        Py_DECREF(name);
     }
     return NULL;
 }
@@ -324,7 +344,7 @@ static COLD PyObject *text_of_error(packer *packed) {
         }
         PyErr_Clear();
     }
-    const char *name = type != NULL && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "exception";
+    const char *name = type != NULL && PyExceptionClass_Check(type) ? PyExceptionClass_Name(type) : "exception";
     PyObject *text = said != NULL && PyUnicode_GET_LENGTH(said) > 0 ? PyUnicode_FromFormat("%s: %U", name, said)
                                                                      : PyUnicode_FromString(name);
     if (text == NULL) {
@@ -461,14 +481,14 @@ static COLD void pack_dict(packer *packed, PyObject *value, int depth) {
 }
 
 static COLD void pack_buffer(packer *packed, PyObject *value) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(value, &view, PyBUF_SIMPLE) < 0) {
+    PyObject *bytes = PyBytes_FromObject(value);
+    if (bytes == NULL) {
         PyErr_Clear();
         pack_text_of(packed, value);
         return;
     }
-    pack_bytes(packed, BYTES, view.buf, (size_t)view.len);
-    PyBuffer_Release(&view);
+    pack_bytes(packed, BYTES, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
 }
 
 /* What is none of the usual types, and not too deep in calls. */
@@ -497,7 +517,7 @@ static void pack_unusual(packer *packed, PyObject *value, int depth, bool may_ca
     } else if (PyByteArray_Check(value) || PyMemoryView_Check(value)) {
         pack_buffer(packed, value);
     } else if (may_call && !packed->plain && PyCallable_Check(value) && !PyType_Check(value) && Py_TYPE(value) != &span_type) {
-        PyObject *result = PyObject_CallNoArgs(value);
+        PyObject *result = PyObject_CallObject(value, NULL);
         if (result == NULL) {
             pack_error(packed);
             return;
@@ -570,7 +590,7 @@ static COLD int pack_mapping(packer *packed, PyObject *attributes) {
     Py_INCREF(dict);
     if (!PyDict_CheckExact(dict)) {
         if (PyUnicode_Check(dict) || !PyMapping_Check(dict) || PyList_Check(dict) || PyTuple_Check(dict)) {
-            PyErr_Format(PyExc_TypeError, "attributes must be a mapping, not %.200s", Py_TYPE(dict)->tp_name);
+            wrong_type("attributes must be a mapping, not %S", dict);
             Py_DECREF(dict);
             return -1;
         }
@@ -587,7 +607,7 @@ static COLD int pack_mapping(packer *packed, PyObject *attributes) {
     PyObject *key, *value;
     while (PyDict_Next(dict, &at, &key, &value)) {
         if (!PyUnicode_Check(key)) {
-            PyErr_Format(PyExc_TypeError, "attribute keys must be str, not %.200s", Py_TYPE(key)->tp_name);
+            wrong_type("attribute keys must be str, not %S", key);
             Py_DECREF(dict);
             return -1;
         }
@@ -662,7 +682,9 @@ static inline PyObject *current(void) {
 
 /* ---- Spans ---- */
 
+#ifndef Py_LIMITED_API
 static PyObject *leave_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *names);
+#endif
 
 #define MOST_FREE 256
 static Span *free_spans[MOST_FREE];
@@ -670,11 +692,13 @@ static int free_count;
 
 static COLD Span *span_from_memory(void) {
     Span *self = PyObject_GC_New(Span, &span_type); /* not tracked until it is entered */
+#ifndef Py_LIMITED_API
     if (self != NULL) {
         /* Not with Py_SET_REFCNT, which leaves alone what looks immortal, as anything does that was here before. */
         memset(&self->enter, 0, sizeof(self->enter));
         self->leave = leave_call;
     }
+#endif
     return self;
 }
 
@@ -724,6 +748,7 @@ static void span_dealloc(PyObject *object) {
     } else {
         PyObject_GC_Del(self);
     }
+    FORGET_TYPE(&span_type);
 }
 
 static int span_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -744,7 +769,7 @@ static COLD int kind_of(PyObject *object) {
         return 0;
     }
     if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "kind must be str, not %.200s", Py_TYPE(object)->tp_name);
+        wrong_type("kind must be str, not %S", object);
         return -1;
     }
     for (int kind = 0; kind < 5; kind++) {
@@ -773,7 +798,7 @@ static inline bool records(Span *self) {
 static inline __attribute__((always_inline)) int set_call(Span *self, PyObject *mapping, PyObject *const *values, PyObject *names) {
     if (!records(self)) {
         if (mapping != NULL && mapping != Py_None && !PyDict_Check(mapping) && !PyMapping_Check(mapping)) {
-            PyErr_Format(PyExc_TypeError, "attributes must be a mapping, not %.200s", Py_TYPE(mapping)->tp_name);
+            wrong_type("attributes must be a mapping, not %S", mapping);
             return -1;
         }
         return 0;
@@ -826,7 +851,7 @@ static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size
     }
     PyObject *name = args[0];
     if (UNLIKELY(!PyUnicode_Check(name))) {
-        return PyErr_Format(PyExc_TypeError, "a span's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+        return wrong_type("a span's name must be str, not %S", name);
     }
     spanring_span_options options = {.size = sizeof(options), .flags = SPANRING_SPAN_DETACHED};
     if (UNLIKELY(count > 2)) {
@@ -840,7 +865,7 @@ static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size
     if (UNLIKELY(count > 3 && args[3] != Py_None)) {
         parent = args[3];
         if (Py_TYPE(parent) != &span_type && Py_TYPE(parent) != &context_type) {
-            return PyErr_Format(PyExc_TypeError, "parent must be a Span or a Context, not %.200s", Py_TYPE(parent)->tp_name);
+            return wrong_type("parent must be a Span or a Context, not %S", parent);
         }
         Py_INCREF(parent);
     } else {
@@ -877,8 +902,7 @@ static bool time_of(PyObject *object, uint64_t *out) {
         return true;
     }
     if (!PyLong_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "a time must be an int, nanoseconds since 1970 as time.time_ns() gives them, not %.200s",
-                     Py_TYPE(object)->tp_name);
+        wrong_type("a time must be an int, nanoseconds since 1970 as time.time_ns() gives them, not %S", object);
         return false;
     }
     unsigned long long nanos = PyLong_AsUnsignedLongLong(object);
@@ -902,10 +926,10 @@ static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     }
     if (!PyUnicode_Check(name)) {
-        return PyErr_Format(PyExc_TypeError, "a span's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+        return wrong_type("a span's name must be str, not %S", name);
     }
     if (parent != Py_None && !is_parent(parent)) {
-        return PyErr_Format(PyExc_TypeError, "parent must be a Span or a Context, not %.200s", Py_TYPE(parent)->tp_name);
+        return wrong_type("parent must be a Span or a Context, not %S", parent);
     }
     spanring_span_options options = {.size = sizeof(options), .tracer = scope, .flags = SPANRING_SPAN_DETACHED};
     int number = kind_of(kind);
@@ -1005,7 +1029,7 @@ static PyObject *qualified_name(PyObject *type) {
     Py_XDECREF(module);
     Py_XDECREF(name);
     PyErr_Clear();
-    return text != NULL ? text : PyUnicode_FromString(((PyTypeObject *)type)->tp_name);
+    return text != NULL ? text : PyUnicode_FromString(PyExceptionClass_Name(type));
 }
 
 static PyObject *stack_trace(PyObject *exception) {
@@ -1068,9 +1092,10 @@ static COLD int record_exception(Span *self, PyObject *exception, PyObject *mapp
     }
     pack_done(&packed);
     if (failed == 0 && sets_status && self->live) {
+        const char *name = PyExceptionClass_Name((PyObject *)Py_TYPE(exception));
         PyObject *text = message != NULL && PyUnicode_Check(message) && PyUnicode_GET_LENGTH(message) > 0
-                             ? PyUnicode_FromFormat("%s: %U", Py_TYPE(exception)->tp_name, message)
-                             : PyUnicode_FromString(Py_TYPE(exception)->tp_name);
+                             ? PyUnicode_FromFormat("%s: %U", name, message)
+                             : PyUnicode_FromString(name);
         utf8 bytes;
         if (text != NULL && utf8_of(text, &bytes)) {
             spanring_span_set_status(&self->span, SPANRING_STATUS_ERROR, bytes.bytes, bytes.len);
@@ -1088,7 +1113,11 @@ static inline __attribute__((always_inline)) PyObject *leave_block(PyObject *obj
                                                                    bool is_ours) {
     Span *self = (Span *)object;
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    if (UNLIKELY(count > 1 && args[1] != Py_None && args[1] != NULL)) {
+    if (UNLIKELY(count != 3)) {
+        PyErr_SetString(PyExc_TypeError, "__exit__() takes 3 arguments");
+        return NULL;
+    }
+    if (UNLIKELY(args[1] != Py_None)) {
         PyObject *exception = args[1];
         if (PyExceptionInstance_Check(exception)) {
             /* Somebody who stops early is no error of the generator's. */
@@ -1157,7 +1186,7 @@ static PyObject *span_set_attribute(PyObject *object, PyObject *const *args, Py_
         return PyErr_Format(PyExc_TypeError, "set_attribute() takes 2 arguments but %zd were given", count);
     }
     if (!PyUnicode_Check(args[0])) {
-        return PyErr_Format(PyExc_TypeError, "an attribute's key must be str, not %.200s", Py_TYPE(args[0])->tp_name);
+        return wrong_type("an attribute's key must be str, not %S", args[0]);
     }
     Span *self = (Span *)object;
     if (!records(self)) {
@@ -1178,7 +1207,7 @@ static PyObject *span_set_attribute(PyObject *object, PyObject *const *args, Py_
 /* Adds an event with what a call gave: -1 with an exception set. */
 static int add_event(Span *self, PyObject *name, PyObject *mapping, PyObject *const *values, PyObject *names, uint64_t time, bool plain) {
     if (!PyUnicode_Check(name)) {
-        PyErr_Format(PyExc_TypeError, "an event's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+        wrong_type("an event's name must be str, not %S", name);
         return -1;
     }
     if (!records(self)) {
@@ -1227,7 +1256,7 @@ static PyObject *span_record_exception(PyObject *object, PyObject *const *args, 
         return PyErr_Format(PyExc_TypeError, "record_exception() takes from 1 to 2 positional arguments but %zd were given", count);
     }
     if (!PyExceptionInstance_Check(args[0])) {
-        return PyErr_Format(PyExc_TypeError, "record_exception() takes an exception, not %.200s", Py_TYPE(args[0])->tp_name);
+        return wrong_type("record_exception() takes an exception, not %S", args[0]);
     }
     if (record_exception((Span *)object, args[0], count > 1 ? args[1] : NULL, args + count, names, false) < 0) {
         return NULL;
@@ -1260,7 +1289,7 @@ static PyObject *span_link(PyObject *object, PyObject *const *args, Py_ssize_t c
         return PyErr_Format(PyExc_TypeError, "link() takes from 1 to 2 positional arguments but %zd were given", count);
     }
     if (!is_parent(args[0])) {
-        return PyErr_Format(PyExc_TypeError, "link() takes a Span or a Context, not %.200s", Py_TYPE(args[0])->tp_name);
+        return wrong_type("link() takes a Span or a Context, not %S", args[0]);
     }
     if (add_link((Span *)object, args[0], count > 1 ? args[1] : NULL, args + count, names, false) < 0) {
         return NULL;
@@ -1295,7 +1324,7 @@ static PyObject *span_status(PyObject *object, PyObject *const *args, Py_ssize_t
 
 static PyObject *span_rename(PyObject *object, PyObject *name) {
     if (!PyUnicode_Check(name)) {
-        return PyErr_Format(PyExc_TypeError, "a span's name must be str, not %.200s", Py_TYPE(name)->tp_name);
+        return wrong_type("a span's name must be str, not %S", name);
     }
     Span *self = (Span *)object;
     utf8 bytes;
@@ -1348,7 +1377,8 @@ static PyObject *span_is_recording(PyObject *object, void *Py_UNUSED(closure)) {
 static PyObject *repr(PyObject *object) {
     PyObject *trace = get_trace_id(object, NULL), *span = get_span_id(object, NULL), *text = NULL;
     if (trace != NULL && span != NULL) {
-        text = PyUnicode_FromFormat("<%s trace_id=%U span_id=%U>", Py_TYPE(object)->tp_name, trace, span);
+        const char *name = Py_TYPE(object) == &span_type ? "spanring.Span" : "spanring.Context";
+        text = PyUnicode_FromFormat("<%s trace_id=%U span_id=%U>", name, trace, span);
     }
     Py_XDECREF(trace);
     Py_XDECREF(span);
@@ -1356,6 +1386,8 @@ static PyObject *repr(PyObject *object) {
 }
 
 /* ---- The door of a span ---- */
+
+#ifndef Py_LIMITED_API
 
 static PyObject *enter_call(PyObject *door, PyObject *const *Py_UNUSED(args), size_t nargsf, PyObject *names) {
     if (UNLIKELY(PyVectorcall_NARGS(nargsf) != 0 || (names != NULL && PyTuple_GET_SIZE(names) > 0))) {
@@ -1454,8 +1486,13 @@ static int add_doors(void) {
     PyType_Modified(&span_type);
     return 0;
 }
+#endif
 
 static PyMethodDef span_methods[] = {
+#ifdef Py_LIMITED_API
+    {"__enter__", span_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))span_exit, METH_FASTCALL, NULL},
+#endif
     {"set", (PyCFunction)(void (*)(void))span_set, METH_FASTCALL | METH_KEYWORDS,
      "set($self, attributes=None, /, **keywords)\n--\n\nSets attributes."},
     {"set_attribute", (PyCFunction)(void (*)(void))span_set_attribute, METH_FASTCALL,
@@ -1485,22 +1522,6 @@ static PyGetSetDef span_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyTypeObject span_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring.Span",
-    .tp_basicsize = sizeof(Span),
-    .tp_dealloc = span_dealloc,
-    .tp_vectorcall_offset = offsetof(Span, leave),
-    .tp_repr = repr,
-    .tp_call = PyVectorcall_Call,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
-    .tp_doc = span_doc,
-    .tp_traverse = span_traverse,
-    .tp_clear = span_clear,
-    .tp_methods = span_methods,
-    .tp_getset = span_getset,
-    .tp_vectorcall = span_new,
-};
-
 /* ---- Contexts ---- */
 
 /* Takes `context` over. */
@@ -1528,6 +1549,7 @@ static void context_dealloc(PyObject *object) {
     Py_CLEAR(self->token);
     spanring_context_release(&self->context);
     PyObject_GC_Del(object);
+    FORGET_TYPE(&context_type);
     Py_TRASHCAN_END
 }
 
@@ -1583,18 +1605,46 @@ static PyGetSetDef context_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static const char context_doc[] = "What identifies a span to its children; in a with statement it is current in the block.";
+
+/* ---- The types ---- */
+
+#ifdef Py_LIMITED_API
+#include "_limited_types.h"
+#else
+static PyTypeObject span_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring.Span",
+    .tp_basicsize = sizeof(Span),
+    .tp_dealloc = span_dealloc,
+    .tp_vectorcall_offset = offsetof(Span, leave),
+    .tp_repr = repr,
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_doc = span_doc,
+    .tp_traverse = span_traverse,
+    .tp_clear = span_clear,
+    .tp_methods = span_methods,
+    .tp_getset = span_getset,
+    .tp_vectorcall = span_new,
+};
+
 static PyTypeObject context_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spanring.Context",
     .tp_basicsize = sizeof(Context),
     .tp_dealloc = context_dealloc,
     .tp_repr = repr,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_doc = "What identifies a span to its children; in a with statement it is current in the block.",
+    .tp_doc = context_doc,
     .tp_traverse = context_traverse,
     .tp_clear = context_clear,
     .tp_methods = context_methods,
     .tp_getset = context_getset,
 };
+
+static int make_types(void) {
+    return PyType_Ready(&span_type) < 0 || add_doors() < 0 || PyType_Ready(&context_type) < 0 ? -1 : 0;
+}
+#endif
 
 /* ---- Functions of the module ---- */
 
@@ -1715,7 +1765,7 @@ static PyObject *link_plain(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     }
     if (!is_parent(other)) {
-        return PyErr_Format(PyExc_TypeError, "a link takes a Span or a Context, not %.200s", Py_TYPE(other)->tp_name);
+        return wrong_type("a link takes a Span or a Context, not %S", other);
     }
     if (add_link((Span *)span, other, attributes, NULL, NULL, true) < 0) {
         return NULL;
@@ -1748,7 +1798,7 @@ static PyObject *start(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     }
     Py_ssize_t count = PyList_GET_SIZE(pairs);
-    spanring_setting *settings = PyMem_Calloc((size_t)count + 1, sizeof(*settings));
+    spanring_setting *settings = PyMem_Malloc(((size_t)count + 1) * sizeof(*settings));
     if (settings == NULL) {
         return PyErr_NoMemory();
     }
@@ -1893,7 +1943,7 @@ static int add(PyObject *module, const char *name, PyObject *object) {
 
 static int execute(PyObject *module) {
     static bool is_loaded;
-    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) {
         PyErr_SetString(PyExc_ImportError, "spanring works in the main interpreter only, not in subinterpreters");
         return -1;
     }
@@ -1902,7 +1952,7 @@ static int execute(PyObject *module) {
         return -1;
     }
     if (!is_loaded) {
-        if (PyType_Ready(&span_type) < 0 || add_doors() < 0 || PyType_Ready(&context_type) < 0) {
+        if (make_types() < 0) {
             return -1;
         }
         PyObject *errors = PyImport_ImportModule("spanring._errors");

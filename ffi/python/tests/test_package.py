@@ -67,9 +67,10 @@ def test_the_version_is_the_workspaces():
     assert installed("spanring") == version
 
 
-def build(tmp_path, **environment):
+def build(tmp_path, *command, **environment):
+    command = command or ("setup.py", "build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp"))
     return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")],
+        [sys.executable, *command],
         capture_output=True,
         text=True,
         cwd=PYTHON,
@@ -87,3 +88,17 @@ def test_a_prefix_without_a_library_says_so(tmp_path):
     done = build(tmp_path, SPANRING_PREFIX=str(tmp_path))
     assert done.returncode != 0
     assert "has no lib/libspanring.a" in done.stderr
+
+
+def test_a_build_without_pythons_headers_says_so(tmp_path):
+    elsewhere = "import setuptools, runpy, distutils.sysconfig as of; of.get_python_inc = lambda *_, **__: '/nowhere'; runpy.run_path('setup.py')"
+    done = build(tmp_path, "-c", elsewhere, "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path))
+    assert done.returncode != 0
+    assert "Python's headers are missing" in done.stderr and "/nowhere" in done.stderr
+
+
+def test_a_source_distribution_says_that_there_is_none(tmp_path):
+    done = build(tmp_path, "setup.py", "sdist", "--dist-dir", str(tmp_path))
+    assert done.returncode != 0
+    assert "has no source distribution" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -453,6 +453,7 @@ def test_wrong_types_are_found(pipeline):
             lambda: spanring.span("name", "text"),
             lambda: spanring.span("name", [1]),
             lambda: spanring.span("name", {1: 2}),
+            lambda: spanring.span("name", **{1: 2}),
             lambda: spanring.span("name", None, 7),
             lambda: spanring.span("name", None, None, 7),
             lambda: spanring.span("name", None, None, None, None),
