@@ -47,8 +47,10 @@ fn a_ratio_decides_by_the_trace_ids_that_spans_were_given() {
             // What the parent's flags say does not count.
             for flags in [TraceFlags(0), TraceFlags::SAMPLED] {
                 let parent = SpanContext::from_ids(trace, SpanId(5), flags, TraceState::default());
-                let span =
-                    Span::builder("child").parent(&parent).ids(trace, SpanId(number + 6)).start();
+                let span = Span::builder("child")
+                    .parent(&parent)
+                    .ids(trace, SpanId(number << 1 | u64::from(flags.0) | 1 << 20))
+                    .start();
                 assert_eq!(span.is_recording(), randomness >= 3 << 54, "{number}");
             }
         }
