@@ -82,6 +82,13 @@ pub(crate) fn is_new_child() -> bool {
     mark().is_some_and(|mark| mark.load(Ordering::Relaxed) != MARKED)
 }
 
+/// The process's generation: it differs between a process and its fork children, however they were forked.
+pub fn fork_generation() -> u32 {
+    // Before anything is kept by generation, or a child could not be told.
+    init();
+    generation()
+}
+
 /// The process's generation. Notices a fork first.
 pub(crate) fn generation() -> u32 {
     let Some(mark) = mark() else { return GENERATION.load(Ordering::Acquire) };

@@ -91,6 +91,7 @@ pub mod export {
         Attached, Dropped, Engine, EngineOptions, EngineStats, FlushError, Reason, ThreadStats,
         Totals, random_u128,
     };
+    pub use crate::fork::fork_generation;
 }
 
 /// A key or a name.

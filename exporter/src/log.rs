@@ -27,10 +27,10 @@ pub(crate) fn write(level: LogLevel, message: std::fmt::Arguments<'_>) {
             rustix::io::write(rustix::stdio::stderr(), line.as_bytes())
         });
         if let Some(mut recent) = recent() {
-            if recent.len() == RECENT_MAX {
-                recent.pop_front();
+            if recent.messages.len() == RECENT_MAX {
+                recent.messages.pop_front();
             }
-            recent.push_back((level, message));
+            recent.messages.push_back((level, message));
         }
     }
 }
@@ -61,24 +61,34 @@ pub fn report(message: &std::fmt::Arguments<'_>) {
     write(LogLevel::Warn, *message);
 }
 
-/// Messages that nobody has taken; the oldest go first.
-static RECENT: Mutex<VecDeque<(LogLevel, String)>> = Mutex::new(VecDeque::new());
+/// Messages that nobody has taken; the oldest go first. A fork child's are not its parent's.
+struct Recent {
+    generation: u32,
+    messages: VecDeque<(LogLevel, String)>,
+}
+
+static RECENT: Mutex<Recent> = Mutex::new(Recent { generation: 0, messages: VecDeque::new() });
 const RECENT_MAX: usize = 64;
 /// How often the lock is tried, which others hold for an instant; in a fork child a lost thread may hold it for good.
 const LOCK_TRIES: u32 = 1000;
 
-fn recent() -> Option<MutexGuard<'static, VecDeque<(LogLevel, String)>>> {
-    (0..LOCK_TRIES).find_map(|_| match RECENT.try_lock() {
+fn recent() -> Option<MutexGuard<'static, Recent>> {
+    let generation = spanring::export::fork_generation();
+    let mut recent = (0..LOCK_TRIES).find_map(|_| match RECENT.try_lock() {
         Ok(recent) => Some(recent),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => {
             std::hint::spin_loop();
             None
         }
-    })
+    })?;
+    if recent.generation != generation {
+        *recent = Recent { generation, messages: VecDeque::new() };
+    }
+    Some(recent)
 }
 
 /// The oldest message that was written and not yet taken, for hosts that have a log of their own. The last 64 are kept.
 pub fn next_message() -> Option<(LogLevel, String)> {
-    recent()?.pop_front()
+    recent()?.messages.pop_front()
 }

@@ -1,12 +1,12 @@
 //! The process's pipeline, from start to shutdown, and in fork children.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_char;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use spanring::export::FlushError;
+use spanring::export::{FlushError, fork_generation};
 use spanring::settings::{Settings, SettingsBuilder};
 use spanring_exporter::{Pipeline, StartError, Unfinished, undisturbed};
 
@@ -24,7 +24,11 @@ pub const SPANRING_IGNORE_ENVIRONMENT: u32 = 1;
 /// As a timeout: as long as it takes.
 pub const SPANRING_FOREVER: u64 = u64::MAX;
 
-/// A setting by its name in docs/settings.md (`MAX_SPANS`), with the value that its environment variable would have.
+/// The setting that is none of docs/settings.md: a resource attribute that says what a host is written in.
+const LANGUAGE: &str = "telemetry.sdk.language";
+
+/// A setting by its name in docs/settings.md (`MAX_SPANS`), with the value that its environment variable would have. A package for another
+/// language says which by the name `telemetry.sdk.language`, which is `c` otherwise.
 #[repr(C)]
 #[derive(Debug)]
 pub struct spanring_setting {
@@ -54,26 +58,98 @@ pub struct spanring_options {
     pub reserved: u32,
 }
 
-/// The pipeline of this process, and how to make one like it in a fork child.
+/// How a pipeline is started.
+#[derive(Clone)]
+struct Plan {
+    settings: Settings,
+    /// `telemetry.sdk.language` of the resource.
+    language: String,
+}
+
 struct Started {
     pipeline: Arc<Pipeline>,
-    settings: Settings,
-    /// The fork generation that it was made in.
-    generation: u32,
+    plan: Plan,
     /// It was shut down; it is kept for its counts.
     ended: bool,
 }
 
-type Guard = MutexGuard<'static, Option<Started>>;
+/// What a process has. A fork child gets its own, since its parent's may be locked by a thread that the child has not.
+struct Process {
+    generation: u32,
+    /// How its parent's pipeline was started, if that had one.
+    inherited: Option<Plan>,
+    state: Mutex<State>,
+}
 
-static STARTED: Mutex<Option<Started>> = Mutex::new(None);
-/// Whether a fork child has not yet looked for a pipeline of its own.
-static IS_NEW_CHILD: AtomicBool = AtomicBool::new(false);
-/// How many forks lie between the first process and this one, as far as there was a pipeline.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+struct State {
+    started: Option<Started>,
+    /// Whether a pipeline was looked for that is like the parent's.
+    tried: bool,
+}
+
+type Guard = MutexGuard<'static, State>;
+
+static FIRST: Process = Process::new(0, None);
+/// Older ones are kept: threads of the process that they were made in may have them.
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new((&raw const FIRST).cast_mut());
 static HANDLES_FORKS: AtomicBool = AtomicBool::new(false);
+/// How often a fork child tries the lock of its parent, which other threads of the child hold for an instant.
+const LOCK_TRIES: u32 = 2000;
 
-/// The lock, held by the thread that forks while it does: no child finds it held by a thread that it has not.
+impl Process {
+    const fn new(generation: u32, inherited: Option<Plan>) -> Self {
+        Process {
+            generation,
+            inherited,
+            state: Mutex::new(State { started: None, tried: false }),
+        }
+    }
+
+    /// How a pipeline of a fork child is started; none, too, if a thread that the child has not has the lock.
+    fn plan(&self) -> Option<Plan> {
+        let state = (0..LOCK_TRIES).find_map(|_| match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::yield_now();
+                None
+            }
+        })?;
+        match &state.started {
+            Some(started) => (!started.ended).then(|| started.plan.clone()),
+            None => self.inherited.clone(),
+        }
+    }
+
+    /// Held for as long as a pipeline takes to start, at most.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// This process's.
+fn process() -> &'static Process {
+    let generation = fork_generation();
+    let mut known = PROCESS.load(Ordering::Acquire);
+    loop {
+        // SAFETY: the static, or a box that is never freed.
+        let process = unsafe { &*known };
+        if process.generation == generation {
+            return process;
+        }
+        let new = Box::into_raw(Box::new(Process::new(generation, process.plan())));
+        match PROCESS.compare_exchange(known, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => known = new,
+            Err(others) => {
+                known = others;
+                // SAFETY: nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+    }
+}
+
+/// The lock, held by the thread that forks while it does: no child is forked while a pipeline starts.
 struct Held(UnsafeCell<Option<Guard>>);
 
 // SAFETY: written and read by whoever holds the lock, alone.
@@ -82,38 +158,22 @@ unsafe impl Sync for Held {}
 static HELD: Held = Held(UnsafeCell::new(None));
 
 extern "C" fn before_fork() {
-    let guard = lock();
+    let guard = process().lock();
     // SAFETY: this thread has the lock.
     unsafe { *HELD.0.get() = Some(guard) };
 }
 
-extern "C" fn in_parent() {
-    // SAFETY: this thread has had the lock since `before_fork`.
+extern "C" fn after_fork() {
+    // SAFETY: this thread, or in a child the one that it is a copy of, has had the lock since `before_fork`.
     drop(unsafe { (*HELD.0.get()).take() });
-}
-
-extern "C" fn in_child() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-    IS_NEW_CHILD.store(true, Ordering::Release);
-    in_parent();
-}
-
-/// Held for as long as a pipeline takes to start, at most.
-fn lock() -> Guard {
-    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn generation() -> u32 {
-    GENERATION.load(Ordering::Relaxed)
 }
 
 /// The pipeline, if it is this process's, and whether it was shut down.
 pub(crate) fn running() -> Result<(Arc<Pipeline>, bool)> {
-    match &*lock() {
-        Some(started) if started.generation == generation() => {
-            Ok((started.pipeline.clone(), started.ended))
-        }
-        Some(_) => Err(Error::new(
+    let process = process();
+    match &process.lock().started {
+        Some(started) => Ok((started.pipeline.clone(), started.ended)),
+        None if process.inherited.is_some() => Err(Error::new(
             SPANRING_ERROR_FORKED,
             format_args!("this fork child has no pipeline yet; its first span starts one"),
         )),
@@ -124,53 +184,48 @@ pub(crate) fn running() -> Result<(Arc<Pipeline>, bool)> {
     }
 }
 
-/// Called where a span found no pipeline: starts one in a fork child whose parent had one, once. Whether there is one now.
+/// Called where a span found no pipeline: in a fork child whose parent had one, one is started, once. Whether the span may find one now,
+/// which is said to each thread once.
 #[cold]
 #[inline(never)]
 pub(crate) fn revive_in_fork_child() -> bool {
-    if !IS_NEW_CHILD.swap(false, Ordering::AcqRel) {
+    thread_local!(static LOOKED: Cell<u32> = const { Cell::new(0) });
+    let generation = fork_generation();
+    if LOOKED.replace(generation) == generation {
         return false;
     }
+    let process = process();
+    let revived = undisturbed(|| {
+        let mut state = process.lock();
+        if !state.tried {
+            revive(process, &mut state)?;
+        }
+        Ok::<_, Error>(state.started.as_ref().is_some_and(|started| !started.ended))
+    });
     // What went wrong is the last error, and said; the child goes on without tracing.
-    undisturbed(revive).unwrap_or(false)
+    revived.unwrap_or(false)
 }
 
-/// Starts a pipeline like the parent's, if that had one.
-fn revive() -> Result<bool> {
-    let mut started = lock();
-    let Some(parents) = started.take_if(|started| started.generation != generation()) else {
-        return Ok(started.is_some());
-    };
-    if parents.ended {
-        std::mem::forget(parents);
-        return Ok(false);
-    }
-    match start(parents.settings.clone()) {
-        Ok(own) => {
-            // The parent's goes on in the parent; here nothing of it may run.
-            std::mem::forget(parents);
-            *started = Some(own);
-            Ok(true)
-        }
-        Err(error) => {
-            *started = Some(parents);
-            spanring_exporter::report(&format_args!(
-                "this fork child records nothing: {}",
-                last_text()
-            ));
-            Err(error)
-        }
-    }
+/// Starts a pipeline like the parent's, if that had one and there is none.
+fn revive(process: &Process, state: &mut State) -> Result<()> {
+    state.tried = true;
+    let (None, Some(plan)) = (&state.started, &process.inherited) else { return Ok(()) };
+    let started = start(plan.clone()).inspect_err(|_| {
+        spanring_exporter::report(&format_args!(
+            "this fork child records nothing: {}",
+            last_text()
+        ));
+    })?;
+    state.started = Some(started);
+    Ok(())
 }
 
-fn start(settings: Settings) -> Result<Started> {
-    match Pipeline::builder().settings(settings.clone()).install() {
-        Ok(pipeline) => Ok(Started {
-            pipeline: Arc::new(pipeline),
-            settings,
-            generation: generation(),
-            ended: false,
-        }),
+fn start(plan: Plan) -> Result<Started> {
+    let builder = Pipeline::builder()
+        .settings(plan.settings.clone())
+        .resource_attribute(LANGUAGE, plan.language.clone());
+    match builder.install() {
+        Ok(pipeline) => Ok(Started { pipeline: Arc::new(pipeline), plan, ended: false }),
         Err(error @ StartError::AlreadyInstalled) => {
             Err(Error::new(SPANRING_ERROR_STARTED, format_args!("{error}")))
         }
@@ -203,11 +258,11 @@ pub extern "C" fn spanring_version() -> *const c_char {
 pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32 {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let settings = unsafe { settings(options) }?;
+        let (settings, language) = unsafe { settings(options) }?;
         undisturbed(|| {
-            let settings = settings.build();
+            let plan = Plan { settings: settings.build(), language };
             if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
-                let handlers = (Some(before_fork as _), Some(in_parent as _), Some(in_child as _));
+                let handlers = (Some(before_fork as _), Some(after_fork as _), Some(after_fork as _));
                 // SAFETY: functions of that type, in a library that is never unloaded.
                 let refused = unsafe { libc::pthread_atfork(handlers.0, handlers.1, handlers.2) };
                 if refused != 0 {
@@ -218,18 +273,14 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
                     ));
                 }
             }
-            let mut started = lock();
-            if let Some(parents) = started.take_if(|started| started.generation != generation()) {
-                std::mem::forget(parents);
-            }
-            if started.as_ref().is_some_and(|started| !started.ended) {
+            let mut state = process().lock();
+            if state.started.as_ref().is_some_and(|started| !started.ended) {
                 return Err(Error::new(
                     SPANRING_ERROR_STARTED,
                     format_args!("there is a pipeline; shut it down before you start another"),
                 ));
             }
-            *started = Some(start(settings)?);
-            IS_NEW_CHILD.store(false, Ordering::Release);
+            state.started = Some(start(plan)?);
             Ok(())
         })
     })
@@ -238,10 +289,10 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
 /// # Safety
 ///
 /// As for [`spanring_start`].
-unsafe fn settings(options: *const spanring_options) -> Result<SettingsBuilder> {
-    let mut builder = Settings::builder();
+unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder, String)> {
+    let (mut builder, mut language) = (Settings::builder(), "c".to_owned());
     // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { options.as_ref() }) else { return Ok(builder) };
+    let Some(options) = (unsafe { options.as_ref() }) else { return Ok((builder, language)) };
     check_size(options.size, size_of::<spanring_options>(), "spanring_options")?;
     if options.flags & !SPANRING_IGNORE_ENVIRONMENT != 0 {
         return Err(Error::new(
@@ -262,11 +313,15 @@ unsafe fn settings(options: *const spanring_options) -> Result<SettingsBuilder> 
         let name = unsafe { text(setting.name, setting.name_len, "a setting's name") }?;
         // SAFETY: the caller's promise.
         let value = unsafe { text(setting.value, setting.value_len, "a setting's value") }?;
+        if name == LANGUAGE {
+            language = value.to_owned();
+            continue;
+        }
         builder = builder
             .text(name, value)
             .map_err(|why| Error::new(SPANRING_ERROR_ARGUMENT, format_args!("{why}")))?;
     }
-    Ok(builder)
+    Ok((builder, language))
 }
 
 fn timeout(nanos: u64) -> Duration {
@@ -306,7 +361,7 @@ pub extern "C" fn spanring_shutdown(timeout_nano: u64) -> i32 {
         let (pipeline, _) = running()?;
         undisturbed(|| pipeline.shutdown(timeout(timeout_nano)))
             .map_err(|error| unfinished(&error))?;
-        if let Some(started) = &mut *lock()
+        if let Some(started) = &mut process().lock().started
             && Arc::ptr_eq(&started.pipeline, &pipeline)
         {
             started.ended = true;
@@ -320,8 +375,8 @@ pub extern "C" fn spanring_shutdown(timeout_nano: u64) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_after_fork_child() -> i32 {
     guarded(|| {
-        IS_NEW_CHILD.store(false, Ordering::Release);
-        undisturbed(revive)?;
+        let process = process();
+        undisturbed(|| revive(process, &mut process.lock()))?;
         running().map(drop)
     })
 }

@@ -49,6 +49,7 @@ def start(*, ignore_environment=False, **settings):
     `ignore_environment` is true. Fork children have a pipeline like this one with their first span; others start their own.
     """
     pairs = [(name.upper(), _text(name, value)) for name, value in settings.items() if value is not None]
+    pairs.append(("telemetry.sdk.language", "python"))
     _spanring._start(pairs, _IGNORE_ENVIRONMENT if ignore_environment else 0)
 
 
