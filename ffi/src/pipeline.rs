@@ -1,7 +1,8 @@
 //! The process's pipeline, from start to shutdown, and in fork children.
 
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -233,6 +234,23 @@ fn start(plan: Plan) -> Result<Started> {
     }
 }
 
+/// Keeps whatever this code is part of from being unloaded: it has a thread, and handlers of forks and of the exit. The shared library is linked
+/// so; a plugin with the static one need not be. (There the handler of the exit would run under the loader's lock, which the flusher takes for its
+/// first thread-local.)
+fn stay_loaded() {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: an address of ours, and room for the answer. The name is that of what is loaded already, so nothing else is.
+    unsafe {
+        if libc::dladdr(stay_loaded as *const c_void, found.as_mut_ptr()) != 0 {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            if libc::dlopen(found.assume_init().dli_fname, flags).is_null() {
+                // The program itself, which has no name there. The host need not hear of it.
+                libc::dlerror();
+            }
+        }
+    }
+}
+
 /// The version of the ABI that the library has: compare it with `SPANRING_ABI_VERSION` of the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_abi_version() -> u32 {
@@ -261,6 +279,7 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
         let (settings, language) = unsafe { settings(options) }?;
         undisturbed(|| {
             let plan = Plan { settings: settings.build(), language };
+            stay_loaded();
             if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
                 let handlers = (Some(before_fork as _), Some(after_fork as _), Some(after_fork as _));
                 // SAFETY: functions of that type, in a library that is never unloaded.

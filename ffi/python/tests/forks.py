@@ -93,9 +93,13 @@ def child(number):
     os._exit(0)
 
 
-def wait():
-    pid, status = os.wait()
-    assert status == 0, f"{pid} ended with {status:x}"
+def wait(started):
+    """For a child: a number, or a process of multiprocessing, which waits for its own."""
+    if isinstance(started, int):
+        assert os.waitpid(started, 0)[1] == 0
+    else:
+        started.join()
+        assert started.exitcode == 0
 
 
 def main():
@@ -107,19 +111,20 @@ def main():
     for thread in threads:
         thread.start()
     context = multiprocessing.get_context("fork")
-    running = 0
+    running = []
     for number in range(1, int(forks) + 1):
         with spanring.span("fork", process=process):
             if number % 6 == 5:
-                context.Process(target=in_process, args=(number,)).start()
-            elif os.fork() == 0:
-                child(number)
-        running += 1
-        if running == AT_ONCE:
-            wait()
-            running -= 1
-    for _ in range(running):
-        wait()
+                running.append(context.Process(target=in_process, args=(number,)))
+                running[-1].start()
+            else:
+                running.append(os.fork())
+                if running[-1] == 0:
+                    child(number)
+        if len(running) == AT_ONCE:
+            wait(running.pop(0))
+    for started in running:
+        wait(started)
     stop.set()
     for thread in threads:
         thread.join()
