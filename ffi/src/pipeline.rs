@@ -22,6 +22,8 @@ use crate::span::check_size;
 pub const SPANRING_ABI_VERSION: u32 = 1;
 /// No environment variable is read: settings come from `spanring_options` alone.
 pub const SPANRING_IGNORE_ENVIRONMENT: u32 = 1;
+/// The end of each span waits until the span is delivered, at most a second: for programs that end without warning.
+pub const SPANRING_FLUSH_EACH_SPAN: u32 = 2;
 /// As a timeout: as long as it takes.
 pub const SPANRING_FOREVER: u64 = u64::MAX;
 
@@ -53,7 +55,7 @@ pub struct spanring_options {
     pub settings: *const spanring_setting,
     /// How many.
     pub settings_len: usize,
-    /// 0 or `SPANRING_IGNORE_ENVIRONMENT`.
+    /// `SPANRING_IGNORE_ENVIRONMENT` and `SPANRING_FLUSH_EACH_SPAN`, together or not.
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
@@ -65,6 +67,7 @@ struct Plan {
     settings: Settings,
     /// `telemetry.sdk.language` of the resource.
     language: String,
+    flushes_each_span: bool,
 }
 
 struct Started {
@@ -94,6 +97,9 @@ static FIRST: Process = Process::new(0, None);
 /// Older ones are kept: threads of the process that they were made in may have them.
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new((&raw const FIRST).cast_mut());
 static HANDLES_FORKS: AtomicBool = AtomicBool::new(false);
+static FLUSHES_EACH_SPAN: AtomicBool = AtomicBool::new(false);
+/// How long the end of a span waits then.
+const SPAN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a fork child tries the lock of its parent, which other threads of the child hold for an instant.
 const LOCK_TRIES: u32 = 2000;
 
@@ -226,11 +232,32 @@ fn start(plan: Plan) -> Result<Started> {
         .settings(plan.settings.clone())
         .resource_attribute(LANGUAGE, plan.language.clone());
     match builder.install() {
-        Ok(pipeline) => Ok(Started { pipeline: Arc::new(pipeline), plan, ended: false }),
+        Ok(pipeline) => {
+            FLUSHES_EACH_SPAN.store(plan.flushes_each_span, Ordering::Relaxed);
+            Ok(Started { pipeline: Arc::new(pipeline), plan, ended: false })
+        }
         Err(error @ StartError::AlreadyInstalled) => {
             Err(Error::new(SPANRING_ERROR_STARTED, format_args!("{error}")))
         }
         Err(error) => Err(Error::new(SPANRING_ERROR_START, format_args!("{error}"))),
+    }
+}
+
+/// Called after a span has ended.
+#[inline(always)]
+pub(crate) fn span_ended() {
+    if FLUSHES_EACH_SPAN.load(Ordering::Relaxed) {
+        flush_span();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn flush_span() {
+    let pipeline = process().lock().started.as_ref().map(|started| started.pipeline.clone());
+    if let Some(pipeline) = pipeline {
+        // What is not delivered by then is delivered later, as without this.
+        _ = undisturbed(|| pipeline.flush(SPAN_TIMEOUT));
     }
 }
 
@@ -276,9 +303,10 @@ pub extern "C" fn spanring_version() -> *const c_char {
 pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32 {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (settings, language) = unsafe { settings(options) }?;
+        let (settings, language, flags) = unsafe { settings(options) }?;
         undisturbed(|| {
-            let plan = Plan { settings: settings.build(), language };
+            let flushes_each_span = flags & SPANRING_FLUSH_EACH_SPAN != 0;
+            let plan = Plan { settings: settings.build(), language, flushes_each_span };
             stay_loaded();
             if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
                 let handlers = (Some(before_fork as _), Some(after_fork as _), Some(after_fork as _));
@@ -308,12 +336,12 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
 /// # Safety
 ///
 /// As for [`spanring_start`].
-unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder, String)> {
+unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder, String, u32)> {
     let (mut builder, mut language) = (Settings::builder(), "c".to_owned());
     // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { options.as_ref() }) else { return Ok((builder, language)) };
+    let Some(options) = (unsafe { options.as_ref() }) else { return Ok((builder, language, 0)) };
     check_size(options.size, size_of::<spanring_options>(), "spanring_options")?;
-    if options.flags & !SPANRING_IGNORE_ENVIRONMENT != 0 {
+    if options.flags & !(SPANRING_IGNORE_ENVIRONMENT | SPANRING_FLUSH_EACH_SPAN) != 0 {
         return Err(Error::new(
             SPANRING_ERROR_ARGUMENT,
             format_args!("flags {:#x} are none that there are", options.flags),
@@ -340,7 +368,7 @@ unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder,
             .text(name, value)
             .map_err(|why| Error::new(SPANRING_ERROR_ARGUMENT, format_args!("{why}")))?;
     }
-    Ok((builder, language))
+    Ok((builder, language, options.flags))
 }
 
 fn timeout(nanos: u64) -> Duration {

@@ -110,6 +110,7 @@ pub unsafe extern "C" fn spanring_record_span(
             unsafe { put(out, spanring_context::new(span.context()), "out") }?;
         }
         span.end_at(WallTime(record.end_unix_nano));
+        pipeline::span_ended();
         Ok(())
     })
 }

@@ -426,6 +426,7 @@ unsafe fn end(span: *mut spanring_span, at: u64) -> i32 {
             // SAFETY: as above.
             (false, at) => unsafe { Span::__from_raw(raw) }.end_at(WallTime(at)),
         }
+        pipeline::span_ended();
         Ok(())
     })
 }

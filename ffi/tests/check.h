@@ -38,14 +38,16 @@ static inline uint32_t intern(const char *text) {
 }
 
 /* A pipeline that writes to `dir`, and reads no environment variable. */
-static inline int32_t start_in(const char *dir) {
+static inline int32_t start_with(const char *dir, uint32_t flags) {
     spanring_setting settings[] = {{TEXT("DIR"), TEXT(dir)}, {TEXT("service_name"), TEXT("c-tests")}};
     spanring_options options = {.size = sizeof(spanring_options),
                                 .settings = settings,
                                 .settings_len = 2,
-                                .flags = SPANRING_IGNORE_ENVIRONMENT};
+                                .flags = SPANRING_IGNORE_ENVIRONMENT | flags};
     return spanring_start(&options);
 }
+
+static inline int32_t start_in(const char *dir) { return start_with(dir, 0); }
 
 static inline spanring_stats stats(void) {
     spanring_stats counts = {.size = sizeof(spanring_stats)};

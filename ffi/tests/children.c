@@ -244,6 +244,28 @@ static void told(void) {
     CHECK(messages() > 0);
 }
 
+/* A process that is killed right after a span's end, with SPANRING_FLUSH_EACH_SPAN: the span is there. */
+static void killed(void) {
+    ANSWERS(SPANRING_OK, start_with(dir, SPANRING_FLUSH_EACH_SPAN));
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(60);
+            record("child's");
+            spanring_record whole = {.size = sizeof(whole), .name = "whole", .name_len = 5, .start_unix_nano = 1, .end_unix_nano = 2};
+            ANSWERS(SPANRING_OK, spanring_record_span(&whole, NULL));
+            kill(getpid(), SIGKILL);
+        }
+        int status = 0;
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    record("parent's");
+    printf("%d\n", 2 * ROUNDS + 1);
+    fflush(stdout);
+    _exit(0);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 3);
     alarm(300);
@@ -253,6 +275,7 @@ int main(int count, char **arguments) {
     case 'r': race(); break;
     case 'd': during(); break;
     case 'u': unheard(); break;
+    case 'k': killed(); break;
     default: told();
     }
     return 0;

@@ -105,9 +105,9 @@ class Script:
         self.file = tmp_path / "script.py"
         self.folder = tmp_path
 
-    def run(self, text, status=0):
-        head = (
-            "import os, sys, spanring\n"
+    def run(self, text, status=0, before=""):
+        head = textwrap.dedent(before) + (
+            "\nimport os, sys, spanring\n"
             f"place = {str(self.place)!r}\n"
             "def begin(): spanring.start(dir=place, service_name='script', ignore_environment=True)\n"
         )

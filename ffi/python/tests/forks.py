@@ -25,7 +25,7 @@ def keep_recording(stop):
         with spanring.span("outer", process=process):
             record(number, under=True)
         number += 1
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def say(spans):

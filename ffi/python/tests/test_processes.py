@@ -1,6 +1,7 @@
 """Forks, multiprocessing, and the ways in which a process ends."""
 import http.server
 import multiprocessing
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 import spanring
-from conftest import read
+from conftest import COMMAND, ROOT
 
 EXITS = {
     "normal": ("", 0),
@@ -28,6 +29,50 @@ EXITS = {
     ),
     "atexit": ("import atexit\n@atexit.register\ndef last():\n    with spanring.span('left'): pass", 0),
     "a span that is never ended": ("kept = spanring.span('left')", 0),
+    "sys.exit in a thread": (
+        "import threading\n"
+        "def work():\n"
+        "    with spanring.span('left'): sys.exit(6)\n"
+        "thread = threading.Thread(target=work); thread.start(); thread.join()",
+        0,
+    ),
+    "a thread that outlives main": (
+        "import threading\n"
+        "def work():\n"
+        "    threading.main_thread().join()\n"
+        "    with spanring.span('left'): pass\n"
+        "threading.Thread(target=work).start()",
+        0,
+    ),
+    "a SIGTERM handler that exits": (
+        "import signal\n"
+        "def handle(*_):\n"
+        "    with spanring.span('left'): sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, handle); os.kill(os.getpid(), signal.SIGTERM); signal.pause()",
+        7,
+    ),
+    "a SIGTERM handler that ends at once": (
+        "import signal\n"
+        "def handle(*_):\n"
+        "    spanring.flush(); os._exit(8)\n"
+        "signal.signal(signal.SIGTERM, handle); os.kill(os.getpid(), signal.SIGTERM); signal.pause()",
+        8,
+    ),
+    "SIGTERM after a flush": ("import signal\nspanring.flush(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()", -signal.SIGTERM),
+    "KeyboardInterrupt": (
+        "import signal\nwith spanring.span('left'): os.kill(os.getpid(), signal.SIGINT); signal.pause()",
+        -signal.SIGINT,
+    ),
+    "KeyboardInterrupt that is caught": (
+        "import signal\n"
+        "try:\n"
+        "    with spanring.span('left'): os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "except KeyboardInterrupt: sys.exit(9)",
+        9,
+    ),
+    "os.abort after a flush": ("spanring.flush(); os.abort()", -signal.SIGABRT),
+    "another program after a flush": ("spanring.flush(); os.execv('/bin/true', ['true'])", 0),
+    "an exception in atexit": ("import atexit\n@atexit.register\ndef last():\n    with spanring.span('left'): raise ValueError", 0),
 }
 
 
@@ -38,6 +83,27 @@ def test_everything_is_there_after_an_exit(script, way):
     names = script.names()
     assert names.count("span") == 1000
     assert ("left" in names) == ("left" in text)
+
+
+def test_atexit_handlers_of_before_and_after_the_import_may_record(script):
+    script.run(
+        """
+        begin()
+        def last(name):
+            with spanring.span(name): pass
+        import atexit
+        atexit.register(last, "after")
+        with spanring.span("span"): pass
+        """,
+        before="""
+        import atexit
+        def first():
+            import spanring
+            with spanring.span("before"): pass
+        atexit.register(first)
+        """,
+    )
+    assert script.names() == ["after", "before", "span"]
 
 
 def test_os_exit_loses_what_was_not_flushed_and_no_more(script):
@@ -80,6 +146,52 @@ def test_a_fork_has_a_pipeline_of_its_own(script):
         if name != "parent":
             assert (span.trace_id, span.parent) == (names["parent"].trace_id, names["parent"].span_id)
     assert len({names[f"child {number}"].resource.get("process.pid") for number in range(5)}) in (1, 5)
+
+
+def test_a_fork_in_a_thread(script):
+    script.run(
+        """
+        import threading, warnings
+        warnings.simplefilter("ignore")
+        begin()
+        def work():
+            with spanring.span("thread"):
+                child = os.fork()
+                if child == 0:
+                    with spanring.span("child"): pass
+                    spanring.flush()
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+        with spanring.span("main"):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        """
+    )
+    names = {span.name: span for span in script.spans()}
+    assert sorted(names) == ["child", "main", "thread"]
+    assert names["child"].parent == names["thread"].span_id and names["thread"].parent is None
+
+
+def test_a_child_has_none_of_its_parents_messages(script):
+    script.run(
+        """
+        os.environ["SPANRING_MAX_SPANS"] = "many"
+        spanring.start(dir=place)
+        child = os.fork()
+        if child == 0:
+            os._exit(len(spanring.messages()))
+        assert os.waitpid(child, 0)[1] == 0
+        assert "many" in spanring.messages()[0].text
+        """
+    )
+
+
+def test_a_hundred_forks_while_threads_record_and_the_flusher_sends():
+    storm = [sys.executable, ROOT / "ffi/tests/storm.py", COMMAND, "1", "100"]
+    program = [sys.executable, pathlib.Path(__file__).with_name("forks.py")]
+    done = subprocess.run([*storm, *program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_forks_while_threads_record(script):
@@ -171,18 +283,86 @@ def test_multiprocessing_that_is_imported_later(script):
     assert script.names() == ["work"]
 
 
-def test_flush_after_each_span_survives_a_kill(script):
-    done = script.run(
+def test_pools_whose_workers_are_replaced(script):
+    script.run(
         """
+        import multiprocessing, warnings
+        from concurrent.futures import ProcessPoolExecutor
+        warnings.simplefilter("ignore")
+        def work(number):
+            with spanring.span(f"work {number:02}"): return number
+        if __name__ == "__main__":
+            begin()
+            with spanring.span("main"):
+                pool = multiprocessing.get_context("fork").Pool(2, maxtasksperchild=2)
+                assert pool.map(work, range(10), chunksize=1) == list(range(10))
+                pool.close()
+                pool.join()
+                if sys.version_info >= (3, 11):
+                    # Python replaces no forked workers there. (With several workers, or tasks that wait, its pool itself may hang.)
+                    context = multiprocessing.get_context("spawn")
+                    with ProcessPoolExecutor(1, context, begin, max_tasks_per_child=2) as pool:
+                        assert [pool.submit(work, number).result() for number in range(10, 15)] == list(range(10, 15))
+        """
+    )
+    last = 15 if sys.version_info >= (3, 11) else 10
+    assert script.names() == ["main"] + [f"work {number:02}" for number in range(last)]
+
+
+def test_programs_that_are_started_from_spans(script):
+    script.run(
+        """
+        import subprocess
         begin()
+        with spanring.span("outer"):
+            for number in range(5):
+                with spanring.span("run", number=number):
+                    subprocess.run(["/bin/true"], check=True)
+                    subprocess.run(["/bin/true"], check=True, preexec_fn=lambda: None)
+                    os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+        """
+    )
+    assert script.names() == ["outer"] + ["run"] * 5
+
+
+LAST_WORDS = {"after a flush": ("", "spanring.flush()"), "flush_each_span": (", flush_each_span=True", "pass")}
+
+
+@pytest.mark.parametrize("way", LAST_WORDS)
+def test_what_is_flushed_survives_a_kill(script, way):
+    setting, then = LAST_WORDS[way]
+    script.run(
+        f"""
+        spanring.start(dir=place, ignore_environment=True{setting})
+        child = os.fork()
         for number in range(20):
             with spanring.span("span", number=number): pass
-            spanring.flush()
+            {then}
+        os.kill(os.getpid(), 9) if child == 0 else os.waitpid(child, 0)
         os.kill(os.getpid(), 9)
         """,
         status=-signal.SIGKILL,
     )
-    assert len(script.names()) == 20, done
+    assert len(script.names()) == 40
+
+
+def test_a_receiver_that_is_away_costs_each_span_a_second_at_most(script):
+    script.run(
+        """
+        import time
+        spanring.start(endpoint="http://127.0.0.1:9", ignore_environment=True, log_level="fatal", flush_each_span=True)
+        for _ in range(2):
+            with spanring.span("span"): pass
+        assert spanring.stats()["created"] == 2
+        os._exit(0)
+        """
+    )
+
+
+def test_the_resource_says_that_it_is_python(script):
+    script.run("begin()\nwith spanring.span('span'): pass")
+    (span,) = script.spans()
+    assert span.resource["telemetry.sdk.language"] == "python"
 
 
 def test_a_signal_handler_in_python_may_have_spans(script):

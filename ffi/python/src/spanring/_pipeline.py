@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from . import _spanring
 
-_IGNORE_ENVIRONMENT = 1
+_IGNORE_ENVIRONMENT, _FLUSH_EACH_SPAN = 1, 2
 _SEVERITIES = ("fatal", "error", "warn", "info", "debug")
 
 
@@ -42,15 +42,16 @@ def _text(name, value):
     raise TypeError(f"setting {name} must be str, int, float, bool, a path, a timedelta, a list or a dict, not {type(value).__name__}")
 
 
-def start(*, ignore_environment=False, **settings):
+def start(*, ignore_environment=False, flush_each_span=False, **settings):
     """Starts the process's pipeline.
 
     Settings have the names of docs/settings.md in lower case; those that are None are left out. The environment overrides them, unless
-    `ignore_environment` is true. Fork children have a pipeline like this one with their first span; others start their own.
+    `ignore_environment` is true. With `flush_each_span` the end of each span waits until it is delivered, at most a second. Fork children have a pipeline like this one with their first span; others start their own.
     """
     pairs = [(name.upper(), _text(name, value)) for name, value in settings.items() if value is not None]
     pairs.append(("telemetry.sdk.language", "python"))
-    _spanring._start(pairs, _IGNORE_ENVIRONMENT if ignore_environment else 0)
+    flags = (_IGNORE_ENVIRONMENT if ignore_environment else 0) | (_FLUSH_EACH_SPAN if flush_each_span else 0)
+    _spanring._start(pairs, flags)
 
 
 def flush(timeout=5.0):

@@ -1,12 +1,13 @@
 """Processes that end without Python's exit: what they recorded is flushed before that.
 
 Those of multiprocessing end with os._exit. uvicorn, when it was told to stop and has answered what was asked, ends by the signal that told it so:
-it puts the default handler back and raises the signal.
+it puts the default handler back and raises the signal. Python itself ends by SIGINT after a KeyboardInterrupt that nobody caught.
 
 A fork needs nothing: a child has a pipeline of its own with its first span. Other processes end as Python does, which delivers everything.
 """
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -46,6 +47,11 @@ def _hook():
         util.register_after_fork(_key, _in_process)
 
 
+def _at_exit():
+    if issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt):
+        _flush()
+
+
 _DEADLY = frozenset(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGKILL") if hasattr(signal, name)
 )
@@ -66,4 +72,5 @@ def install():
     _hook()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_hook)
+    atexit.register(_at_exit)
     signal.raise_signal = _flush_before(signal.raise_signal)
