@@ -75,6 +75,9 @@
 // No environment variable is read: settings come from `spanring_options` alone.
 #define SPANRING_IGNORE_ENVIRONMENT 1
 
+// The end of each span waits until the span is delivered, at most a second: for programs that end without warning.
+#define SPANRING_FLUSH_EACH_SPAN 2
+
 // As a timeout: as long as it takes.
 #define SPANRING_FOREVER UINT64_MAX
 
@@ -108,7 +111,8 @@
 // It failed.
 #define SPANRING_STATUS_ERROR 2
 
-// A setting by its name in docs/settings.md (`MAX_SPANS`), with the value that its environment variable would have.
+// A setting by its name in docs/settings.md (`MAX_SPANS`), with the value that its environment variable would have. A package for another
+// language says which by the name `telemetry.sdk.language`, which is `c` otherwise.
 typedef struct {
   // The name.
   const char *name;
@@ -128,7 +132,7 @@ typedef struct {
   const spanring_setting *settings;
   // How many.
   size_t settings_len;
-  // 0 or `SPANRING_IGNORE_ENVIRONMENT`.
+  // `SPANRING_IGNORE_ENVIRONMENT` and `SPANRING_FLUSH_EACH_SPAN`, together or not.
   uint32_t flags;
   // Zero.
   uint32_t reserved;
