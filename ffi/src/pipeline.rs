@@ -105,11 +105,7 @@ const LOCK_TRIES: u32 = 2000;
 
 impl Process {
     const fn new(generation: u32, inherited: Option<Plan>) -> Self {
-        Process {
-            generation,
-            inherited,
-            state: Mutex::new(State { started: None, tried: false }),
-        }
+        Process { generation, inherited, state: Mutex::new(State { started: None, tried: false }) }
     }
 
     /// How a pipeline of a fork child is started; none, too, if a thread that the child has not has the lock.
@@ -309,7 +305,8 @@ pub unsafe extern "C" fn spanring_start(options: *const spanring_options) -> i32
             let plan = Plan { settings: settings.build(), language, flushes_each_span };
             stay_loaded();
             if !HANDLES_FORKS.swap(true, Ordering::AcqRel) {
-                let handlers = (Some(before_fork as _), Some(after_fork as _), Some(after_fork as _));
+                let handlers =
+                    (Some(before_fork as _), Some(after_fork as _), Some(after_fork as _));
                 // SAFETY: functions of that type, in a library that is never unloaded.
                 let refused = unsafe { libc::pthread_atfork(handlers.0, handlers.1, handlers.2) };
                 if refused != 0 {
