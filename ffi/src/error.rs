@@ -151,6 +151,12 @@ pub(crate) fn utf8(bytes: &[u8]) -> std::result::Result<&str, std::str::Utf8Erro
         // SAFETY: ASCII is UTF-8.
         return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
     }
+    other_utf8(bytes)
+}
+
+#[cold]
+#[inline(never)]
+fn other_utf8(bytes: &[u8]) -> std::result::Result<&str, std::str::Utf8Error> {
     std::str::from_utf8(bytes)
 }
 
