@@ -55,6 +55,8 @@ fn block(name: &str, results: &Results, machine: &str, counts: &str) -> Option<S
         "otlp" => otlp(results)?,
         "deliver" => deliver(results)?,
         "memory" => memory(results)?,
+        "c" => c(results)?,
+        "python" => python(results)?,
         "targets" => targets::markdown(results),
         _ => return None,
     })
@@ -111,6 +113,18 @@ fn readme(results: &Results) -> Option<String> {
         let _ =
             writeln!(text, "| {peer}, beside spanring's {ours:.1} | {nanos:.0} | {times:.1} × |");
     }
+    let (c, rust) = (get("c", "shared, bare ns")?, get("c", "rust, bare ns")?);
+    let _ = writeln!(
+        text,
+        "| from C, shared library, beside Rust's {rust:.1} | {c:.1} | {:.2} × |",
+        c / rust
+    );
+    let _ = writeln!(
+        text,
+        "| `with span` in Python | {:.0} | OpenTelemetry is {:.0} × |",
+        get("python", "spanring, bare ns")?,
+        get("python", "opentelemetry, bare, times spanring")?
+    );
     let _ = writeln!(
         text,
         "\nOne flusher takes {:.0} million bare spans a second from rings to compressed bytes, {:.0} million with 4 \
@@ -119,6 +133,64 @@ fn readme(results: &Results) -> Option<String> {
         get("encode", "ring to frame, 4 attributes M/s")?,
     );
     text.push_str(&format_table(results, 512)?);
+    Some(text)
+}
+
+fn c(results: &Results) -> Option<String> {
+    let get = |name: &str| results.get("c")?.get(name).copied();
+    let mut text =
+        "| | bare, ns | × Rust | 4 attributes, ns | × Rust |\n|---|---|---|---|---|\n".to_owned();
+    for (key, label) in [
+        ("rust", "Rust, `span!`"),
+        ("shared", "C, shared library"),
+        ("static", "C, static library"),
+    ] {
+        let _ = write!(text, "| {label} |");
+        for shape in ["bare", "4 attributes"] {
+            let nanos = get(&format!("{key}, {shape} ns"))?;
+            let rust = get(&format!("rust, {shape} ns"))?;
+            let _ = write!(text, " {nanos:.1} | {:.2} × |", nanos / rust);
+        }
+        text.push('\n');
+    }
+    Some(text)
+}
+
+fn python(results: &Results) -> Option<String> {
+    let get = |name: &str| results.get("python")?.get(name).copied();
+    let mut text = format!(
+        "| Python 3.{} | bare, ns | a child, ns | 4 attributes, ns |\n|---|---|---|---|\n",
+        get("Python 3.")?
+    );
+    let _ = writeln!(
+        text,
+        "| spanring | {:.0} | {:.0} | {:.0} |",
+        get("spanring, bare ns")?,
+        get("spanring, a child ns")?,
+        get("spanring, 4 attributes ns")?,
+    );
+    let _ = writeln!(
+        text,
+        "| OpenTelemetry 1.{} | {:.0} ({:.0} ×) | | {:.0} ({:.0} ×) |",
+        get("OpenTelemetry 1.")?,
+        get("opentelemetry, bare ns")?,
+        get("opentelemetry, bare, times spanring")?,
+        get("opentelemetry, 4 attributes ns")?,
+        get("opentelemetry, 4 attributes, times spanring")?,
+    );
+    let _ = writeln!(
+        text,
+        "| a `with` that sets and resets a context variable | {:.0} | | |",
+        get("a context variable ns")?
+    );
+    let _ = writeln!(
+        text,
+        "\nObjects that Python allocates a span, beside the context variable's: {:.2}, and {:.2} for one that ends with its block. \
+         OpenTelemetry dropped {:.0}, spanring none.",
+        get("objects a span, kept")?,
+        get("objects a span, used again")?,
+        get("opentelemetry dropped")?,
+    );
     Some(text)
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use spanring_benches::sections::{ALL, Run, Section};
+use spanring_benches::sections::{self, ALL, Run, Section};
 use spanring_benches::targets::{self, Results};
 use spanring_benches::{docs, machine, measure::median, plot};
 
@@ -86,7 +86,15 @@ fn options() -> Result<Options, String> {
 /// Runs the sections; true if every number that must be reached was.
 fn drive(options: &Options) -> Result<bool, String> {
     let mut results = Results::new();
+    let mut ready = Vec::new();
     for section in &options.sections {
+        if sections::prepare(section.name)? {
+            ready.push(section);
+        } else if options.docs {
+            return Err("--docs writes the numbers of all sections".into());
+        }
+    }
+    for section in ready {
         eprintln!("bench: {} ({})", section.name, section.about);
         results.insert(section.name.to_owned(), medians(section, &options.run)?);
     }
@@ -110,7 +118,7 @@ fn drive(options: &Options) -> Result<bool, String> {
         let read =
             |path: &Path| std::fs::read_to_string(path).map_err(|error| describe(path, error));
         let counts = read(&root.join("benches/counts.baseline"))?;
-        for page in ["docs/performance.md", "README.md"] {
+        for page in ["docs/performance.md", "README.md", "ffi/python/README.md"] {
             let page = root.join(page);
             write(&page, &docs::rewrite(&read(&page)?, &results, &machine, &counts)?)?;
         }
@@ -125,7 +133,8 @@ fn drive(options: &Options) -> Result<bool, String> {
 
 /// The median of each number of several processes, where the placement of code and memory counts.
 fn medians(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
-    let processes = if matches!(section.name, "hot" | "off") { PROCESSES } else { 1 };
+    let single = matches!(section.name, "hot" | "off" | "c" | "python");
+    let processes = if single { PROCESSES } else { 1 };
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..processes {
         for (name, value) in measure(section, run)? {

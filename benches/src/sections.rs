@@ -1,5 +1,6 @@
 //! The sections: each runs in a process of its own and prints its numbers.
 
+pub mod c;
 pub mod deliver;
 pub mod encode;
 #[cfg(feature = "peers")]
@@ -13,10 +14,14 @@ pub mod otlp;
 pub mod paced;
 #[cfg(feature = "peers")]
 pub mod peers;
+pub mod python;
 pub mod size;
 pub mod steady;
 pub mod tail;
 pub mod threads;
+
+use std::path::Path;
+use std::process::Command;
 
 use crate::measure::Numbers;
 
@@ -62,5 +67,35 @@ pub const ALL: &[Section] = &[
     Section { name: "paced", about: "a span against the bare ring, paced", run: paced::run },
     #[cfg(feature = "peers")]
     Section { name: "peers", about: "the same span by others", run: peers::run },
+    Section { name: "c", about: "a span through the C library, against Rust", run: c::run },
+    Section {
+        name: "python",
+        about: "a span in Python, beside the OpenTelemetry SDK",
+        run: python::run,
+    },
     Section { name: "threads", about: "many threads, one flusher", run: threads::run },
 ];
+
+/// Builds what a section needs beside this program. False if the machine lacks something, which was said: it is skipped then.
+pub fn prepare(name: &str) -> Result<bool, String> {
+    match name {
+        "c" => c::prepare().map(|()| true),
+        "python" => python::prepare(),
+        _ => Ok(true),
+    }
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it lies in the repository")
+}
+
+/// Runs a command to its end; what it prints goes to standard error, since numbers go to standard output.
+fn made(command: &mut Command) -> Result<(), String> {
+    let status = command.stdout(std::io::stderr()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{}: {status}", command.get_program().display())),
+        Err(error) => Err(format!("{}: {error}", command.get_program().display())),
+    }
+}

@@ -59,11 +59,9 @@ impl Interned {
     /// The string of a [number](Self::get); `None` if no string has it.
     #[inline]
     pub fn from_number(number: u32) -> Option<Self> {
-        let index = number.checked_sub(1)? as usize;
-        let chunk = TABLE.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
-        // SAFETY: null, or a leaked array of CHUNK entries, initialised as in `as_str`.
-        let entry = unsafe { chunk.as_ref() }?[index % CHUNK].load(Ordering::Acquire);
-        (!entry.is_null()).then(|| NonZeroU32::new(number).map(Interned)).flatten()
+        // Acquire, as in `StaticStr::interned`.
+        let is_there = number <= TABLE.count.load(Ordering::Acquire);
+        NonZeroU32::new(number).filter(|_| is_there).map(Interned)
     }
 
     /// The number, from 1: small, dense, and stable until the process ends.
@@ -80,11 +78,14 @@ type Entry = &'static str;
 
 struct Table {
     chunks: [AtomicPtr<[AtomicPtr<Entry>; CHUNK]>; CHUNKS],
+    /// The last number whose entry is there, as are all before it. Written with the lock.
+    count: AtomicU32,
     map: Mutex<Map>,
 }
 
 static TABLE: Table = Table {
     chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
+    count: AtomicU32::new(0),
     map: Mutex::new(None),
 };
 
@@ -120,6 +121,7 @@ fn insert(text: &str, len_max: u32, keep: impl FnOnce(&str) -> &'static str) -> 
     // SAFETY: the chunk was stored above or by an earlier holder of the lock, and is never freed.
     let entry = unsafe { &(*chunk.load(Ordering::Relaxed))[index % CHUNK] };
     entry.store(Box::into_raw(Box::new(text)), Ordering::Release);
+    TABLE.count.store(interned.get(), Ordering::Release);
     map.insert(text, interned);
     Some(interned)
 }

@@ -295,6 +295,67 @@ pub struct Payload {
     inline: [MaybeUninit<u64>; INLINE_WORDS],
 }
 
+/// The first attributes of a span, all at once: none is set before [`set`](Self::set). For the C ABI.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct FirstAttributes<'a> {
+    payload: &'a mut Payload,
+    /// Words that were written.
+    len: usize,
+    count: u32,
+}
+
+impl FirstAttributes<'_> {
+    /// Writes an attribute whose key is not among them; false if it does not fit, or needs more than a few words.
+    #[inline(always)]
+    pub fn add<V: crate::IntoValue>(&mut self, key: crate::Interned, value: V) -> bool {
+        if self.len + V::PLAIN_WORDS_MAX > INLINE_WORDS || !value.is_plain() {
+            return false;
+        }
+        // SAFETY: `len` is at most `INLINE_WORDS`.
+        let from = unsafe { self.payload.inline.as_mut_ptr().add(self.len) }.cast::<u64>();
+        let mut items = PlainItems { at: from };
+        // SAFETY: it is plain, there is room for it, and values are not cut.
+        unsafe { value.write_plain(&mut items, key.get()) };
+        // SAFETY: both point into `inline`, or to its end.
+        self.len += unsafe { items.at.offset_from(from) } as usize;
+        self.count += 1;
+        true
+    }
+
+    /// As [`add`](Self::add), for a text.
+    #[inline(always)]
+    pub fn add_str(&mut self, key: crate::Interned, value: &str) -> bool {
+        let words = value.len().div_ceil(8);
+        if self.len + 1 + words > INLINE_WORDS {
+            return false;
+        }
+        // SAFETY: there is room for the words. The last is zeroed before the bytes are copied, so every byte of them is written.
+        unsafe {
+            let at = self.payload.inline.as_mut_ptr().add(self.len).cast::<u64>();
+            at.write(item(tag::STR, value.len() as u32, key.get()));
+            if words > 0 {
+                at.add(words).write(0);
+                std::ptr::copy_nonoverlapping(value.as_ptr(), at.add(1).cast(), value.len());
+            }
+        }
+        self.len += 1 + words;
+        self.count += 1;
+        true
+    }
+
+    /// Sets them; false if they are more than the span may have, and none is set.
+    #[inline(always)]
+    pub fn set(self) -> bool {
+        if self.count > self.payload.limits.attribute_count() {
+            return false;
+        }
+        self.payload.len = self.len as u32;
+        self.payload.attributes = self.count;
+        true
+    }
+}
+
 /// What an array, map, event or link must be closed with.
 #[derive(Debug)]
 #[must_use]
@@ -682,6 +743,13 @@ impl Payload {
         // SAFETY: both point into `inline`, or to its end.
         self.len = start as u32 + unsafe { items.at.offset_from(from) } as u32;
         self.attributes += L::COUNT;
+    }
+
+    /// Begins the first attributes, if values are written as they are.
+    #[inline(always)]
+    pub(crate) fn first_attributes(&mut self) -> Option<FirstAttributes<'_>> {
+        let is_empty = self.len == 0 && self.heap.is_none() && !self.limits.cuts_values();
+        is_empty.then_some(FirstAttributes { payload: self, len: 0, count: 0 })
     }
 
     /// Adds an attribute whose key is not there yet (a call site's own keys).

@@ -395,6 +395,13 @@ impl Span {
         self.recording().is_some_and(|own| own.payload().len() == 0)
     }
 
+    /// Begins its first attributes, if it records and has nothing yet: for the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __first_attributes(&mut self) -> Option<crate::record::FirstAttributes<'_>> {
+        self.recording()?.payload().first_attributes()
+    }
+
     /// Sets an attribute whose key is not there yet: for the C ABI.
     #[doc(hidden)]
     #[inline(always)]
@@ -732,21 +739,15 @@ impl Block {
     }
 
     /// Begins a span on the short way, current at once: on a thread whose ring is up to date, with a
-    /// block that is ready, under a parent of this process or none, and without asking the sampler. `None`,
-    /// and nothing done, if any of this is not so.
+    /// block that is ready, under a parent of this process or none, with a name that is a number (not 0), and without
+    /// asking the sampler. `None`, and nothing done, if any of this is not so.
     ///
     /// It makes no call, so that its caller needs no stack; everything else is a tail call away.
     #[inline(always)]
-    fn try_start(
-        local: &Local,
-        name: &'static StaticStr,
-        kind: SpanKind,
-        epoch: u32,
-    ) -> Option<NonNull<Block>> {
+    fn try_start(local: &Local, name: u32, kind: SpanKind, epoch: u32) -> Option<NonNull<Block>> {
         let ring = local.ring();
         let top = local.top();
         let next = local.next();
-        let name = name.known();
         // SAFETY: the frames are alive; one that is ready is a block or, on top, perhaps the base. The block
         // above the top is nobody's, and it stays where it is until the guard leaves it.
         unsafe {
@@ -1139,10 +1140,34 @@ impl SpanGuard {
     /// One copy for the whole program, as with `end_guard`.
     #[inline(never)]
     fn start(name: &'static StaticStr, kind: SpanKind, epoch: u32) -> Self {
-        match Block::try_start(local(), name, kind, epoch) {
+        match Block::try_start(local(), name.known(), kind, epoch) {
             Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
             None => Self::start_cold(name, kind),
         }
+    }
+
+    /// A guard of a span whose name is a number, current at once: for the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __start_numbered(name: crate::Interned, kind: SpanKind) -> Self {
+        let epoch = epoch();
+        if epoch == 0 {
+            return SpanGuard { block: None, not_send: std::marker::PhantomData };
+        }
+        match Block::try_start(local(), name.get(), kind, epoch) {
+            Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
+            None => Self::start_numbered_cold(name, kind),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_numbered_cold(name: crate::Interned, kind: SpanKind) -> Self {
+        let local = local();
+        if local.ring().epoch.get() == epoch() {
+            local.make_top_ready();
+        }
+        Span::builder(name).kind(kind).enter()
     }
 
     #[cold]
@@ -1178,6 +1203,32 @@ impl SpanGuard {
     pub fn end_at(mut self, time: impl Into<WallTime>) {
         if let Some(own) = self.recording() {
             own.set_end(time.into());
+        }
+    }
+
+    /// Whether it has a context: it does if a pipeline is installed.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __is_some(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// The number of the calling thread, not zero: no other has the same, before or after. For the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __thread() -> u64 {
+        crate::thread::number()
+    }
+
+    /// Ends the span now, the usual one without another call: for the C ABI.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __end(mut self) {
+        if let Some(block) = self.block.take() {
+            // SAFETY: as in `end_guard`.
+            if !unsafe { Block::try_end(block, true) } {
+                end_cold(block, true);
+            }
         }
     }
 

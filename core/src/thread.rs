@@ -187,6 +187,8 @@ pub(crate) struct Local {
     /// Spans of this thread are not recorded: it is the flusher.
     suppressed: Cell<bool>,
     exiting: Cell<bool>,
+    /// Of [`number`]; zero until it is asked for.
+    number: Cell<u64>,
 }
 
 struct NoRing(ThreadRing);
@@ -230,6 +232,7 @@ thread_local! {
         attached: Cell::new(std::ptr::null()),
         suppressed: Cell::new(false),
         exiting: Cell::new(false),
+        number: Cell::new(0),
     } };
 
     /// The thread's rings, one for each engine that it has recorded for.
@@ -263,6 +266,17 @@ pub(crate) fn local() -> &'static Local {
     unsafe { &*local }
 }
 
+/// The calling thread's number, not zero: no other has the same, before or after.
+// Here, so that it is found with what a span needs anyway.
+#[inline(always)]
+pub(crate) fn number() -> u64 {
+    let local = local();
+    match local.number.get() {
+        0 => local.take_number(),
+        number => number,
+    }
+}
+
 /// What a thread may do about a new span.
 pub(crate) enum Ready<'a> {
     /// Record it: everything that the span needs.
@@ -274,6 +288,14 @@ pub(crate) enum Ready<'a> {
 }
 
 impl Local {
+    #[cold]
+    fn take_number(&self) -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        self.number.set(number);
+        number
+    }
+
     /// The thread's ring; the one of no engine if it has none yet.
     #[inline(always)]
     pub(crate) fn ring(&self) -> &ThreadRing {

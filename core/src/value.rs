@@ -78,6 +78,7 @@ from! {
     f64 => Double(|v| v);
     &str => Str(str::to_owned);
     String => Str(|v| v);
+    crate::Interned => Str(|v| v.as_str().to_owned());
     Bytes => Bytes(|v| v);
     Vec<Value> => Array(|v| v);
     Vec<(String, Value)> => Map(|v| v);

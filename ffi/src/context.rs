@@ -1,11 +1,11 @@
 //! Span contexts: who is whose child.
 
-use std::cell::Cell;
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use spanring::{ContextGuard, SpanContext, SpanId, TraceFlags, TraceId, TraceState, propagation};
+use spanring::{
+    ContextGuard, SpanContext, SpanGuard, SpanId, TraceFlags, TraceId, TraceState, propagation,
+};
 
 use crate::error::{
     Error, Result, SPANRING_ERROR_BUFFER, SPANRING_ERROR_HANDLE, SPANRING_ERROR_PROPAGATION,
@@ -55,27 +55,6 @@ const CONTEXT_TAG: u64 = 0x7370_616e_6374_7831;
 const GUARD_TAG: u64 = 0x7370_616e_6775_6172;
 
 const _: () = assert!(size_of::<SpanContext>() <= 7 * 8 && align_of::<SpanContext>() == 8);
-
-/// The calling thread: no other has the same number, before or after.
-#[inline(always)]
-pub(crate) fn this_thread() -> u64 {
-    thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
-    // Without a destructor, so it is there whenever somebody asks.
-    match NUMBER.get() {
-        0 => {
-            let number = next_thread();
-            NUMBER.set(number);
-            number
-        }
-        number => number,
-    }
-}
-
-#[cold]
-fn next_thread() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
-}
 
 impl spanring_context {
     pub(crate) fn new(context: SpanContext) -> Self {
@@ -286,7 +265,7 @@ pub unsafe extern "C" fn spanring_context_attach(
             return Err(Error::null("out"));
         }
         let raw = context.attach().__into_raw() as u64;
-        let thread = this_thread();
+        let thread = SpanGuard::__thread();
         let tag = tag(GUARD_TAG, out as u64, raw);
         // SAFETY: the caller's promise.
         unsafe { put(out, spanring_guard { opaque: [tag, raw, thread] }, "out") }
@@ -311,7 +290,7 @@ pub unsafe extern "C" fn spanring_context_detach(guard: *mut spanring_guard) -> 
                 format_args!("guard holds none: it was detached, was moved, or never attached"),
             ));
         }
-        if thread != this_thread() {
+        if thread != SpanGuard::__thread() {
             return Err(Error::new(
                 SPANRING_ERROR_THREAD,
                 format_args!("guard was attached on another thread; detach it there"),

@@ -94,6 +94,8 @@ impl Error {
         Error(code)
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn null(what: &str) -> Self {
         Self::new(SPANRING_ERROR_NULL, format_args!("{what} is NULL"))
     }
@@ -136,10 +138,26 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> i32 {
 pub(crate) unsafe fn text<'a>(data: *const c_char, len: usize, what: &str) -> Result<&'a str> {
     // SAFETY: as promised to us.
     let bytes = unsafe { bytes(data.cast(), len, what) }?;
-    std::str::from_utf8(bytes).map_err(|error| {
+    utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         Error::new(SPANRING_ERROR_UTF8, format_args!("{what} is not UTF-8 at byte {at}"))
     })
+}
+
+/// As `str::from_utf8`, which goes through short texts byte by byte.
+#[inline(always)]
+pub(crate) fn utf8(bytes: &[u8]) -> std::result::Result<&str, std::str::Utf8Error> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    other_utf8(bytes)
+}
+
+#[cold]
+#[inline(never)]
+fn other_utf8(bytes: &[u8]) -> std::result::Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(bytes)
 }
 
 /// Bytes of the caller's; NULL is none if `len` is zero.
@@ -156,13 +174,19 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize, what: &str) -> Resul
         return Err(Error::null(what));
     }
     if isize::try_from(len).is_err() {
-        return Err(Error::new(
-            SPANRING_ERROR_ARGUMENT,
-            format_args!("{what} has a length of {len} bytes, which no memory has"),
-        ));
+        return Err(no_length(len, what));
     }
     // SAFETY: as promised to us, and not NULL.
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+#[cold]
+#[inline(never)]
+fn no_length(len: usize, what: &str) -> Error {
+    Error::new(
+        SPANRING_ERROR_ARGUMENT,
+        format_args!("{what} has a length of {len} bytes, which no memory has"),
+    )
 }
 
 /// What the last call on this thread that failed said, in English, ended by a zero byte; empty if none has failed. Never NULL. It stays as

@@ -19,15 +19,155 @@
 //!
 //! Everything is checked before anything is used: what is wrong has no effect.
 
-use spanring::{DEPTH_MAX, Interned, Key, Value};
+use spanring::record::FirstAttributes;
+use spanring::{Attributes, DEPTH_MAX, Interned, IntoValue, Key, Span, Value};
 
-use crate::error::{Error, Result, SPANRING_ERROR_PACKED};
+use crate::error::{Error, Result, SPANRING_ERROR_PACKED, utf8};
 use crate::span::interned;
 
 /// Values that arrays and maps of one call may have together: as plain data each takes some hundred bytes.
 const NESTED_MAX: u32 = 1 << 17;
 /// In a key: a text follows.
 const TEXT: u32 = 1 << 31;
+
+/// Who takes attributes, one by one.
+pub(crate) trait Taker {
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>);
+
+    #[inline(always)]
+    fn take_str(&mut self, key: Key<'_>, value: &str) {
+        self.take(key, value);
+    }
+}
+
+impl Taker for Span {
+    #[inline(always)]
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
+        self.set_attribute(key, value);
+    }
+}
+
+/// A span that has no attributes, and gets different ones.
+pub(crate) struct New<'a>(pub(crate) &'a mut Span);
+
+impl Taker for New<'_> {
+    #[inline(always)]
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
+        self.0.__set_new(key, value);
+    }
+}
+
+impl Taker for Attributes<'_> {
+    #[inline(always)]
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
+        self.set(key, value);
+    }
+}
+
+/// Which keys there are: a bit for each number, of which several may have the same.
+#[derive(Clone, Copy)]
+struct Keys {
+    seen: u64,
+    /// All are surely different.
+    are_distinct: bool,
+}
+
+impl Taker for Keys {
+    #[inline(always)]
+    fn take(&mut self, key: Key<'_>, _value: impl IntoValue + Into<Value>) {
+        let bits = match key {
+            Key::Interned(key) => 1 << (key.get() % 64),
+            Key::Str(_) => u64::MAX,
+        };
+        self.are_distinct &= self.seen & bits == 0;
+        self.seen |= bits;
+    }
+}
+
+/// Writes attributes as they come, which are set in the end or not at all.
+struct First<'a> {
+    attributes: FirstAttributes<'a>,
+    keys: Keys,
+    /// So far they do, and are different.
+    fit: bool,
+}
+
+impl Taker for First<'_> {
+    #[inline(always)]
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
+        self.keys.take(key, false);
+        let fits = matches!(key, Key::Interned(key) if self.attributes.add(key, value));
+        self.fit = fits && self.keys.are_distinct;
+    }
+
+    #[inline(always)]
+    fn take_str(&mut self, key: Key<'_>, value: &str) {
+        self.keys.take(key, false);
+        let fits = matches!(key, Key::Interned(key) if self.attributes.add_str(key, value));
+        self.fit = fits && self.keys.are_distinct;
+    }
+}
+
+/// Sets all of `packed` on a span that has nothing yet, if they are few and usual and all is right; else it does nothing and returns false.
+#[inline(always)]
+pub(crate) fn set_first(span: &mut Span, packed: &[u8]) -> bool {
+    let Some(attributes) = span.__first_attributes() else { return false };
+    let keys = Keys { seen: 0, are_distinct: true };
+    let mut first = First { attributes, keys, fit: true };
+    let mut rest = packed;
+    while !rest.is_empty() {
+        match usual::<false>(rest, &mut first) {
+            // What does not fit is not set.
+            Some(after) if first.fit => rest = after,
+            _ => return false,
+        }
+    }
+    first.attributes.set()
+}
+
+/// Takes the first entry of `packed` if it is as most are, and right: its key is a number, its value a plain one. What follows it. `CHECKED`
+/// says that [`Reader::new`] has found `packed` to be right.
+// Each kind gives its value by itself, so that it goes where it is used and not through memory.
+#[inline(always)]
+fn usual<'a, const CHECKED: bool>(packed: &'a [u8], to: &mut impl Taker) -> Option<&'a [u8]> {
+    let (head, rest) = packed.split_first_chunk::<5>()?;
+    let key = u32::from_le_bytes(*head.first_chunk()?);
+    let key = Key::Interned(Interned::from_number(key)?);
+    match head[4] {
+        1 => {
+            let (truth, rest) = rest.split_first().filter(|(truth, _)| **truth < 2)?;
+            to.take(key, *truth != 0);
+            Some(rest)
+        }
+        2 => {
+            let (value, rest) = rest.split_first_chunk()?;
+            to.take(key, i64::from_le_bytes(*value));
+            Some(rest)
+        }
+        3 => {
+            let (value, rest) = rest.split_first_chunk()?;
+            to.take(key, f64::from_le_bytes(*value));
+            Some(rest)
+        }
+        4 => {
+            let (len, rest) = rest.split_first_chunk()?;
+            let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            let text = match CHECKED {
+                // SAFETY: it was found to be UTF-8, and nobody changes what is borrowed.
+                true => unsafe { std::str::from_utf8_unchecked(text) },
+                false => utf8(text).ok()?,
+            };
+            to.take_str(key, text);
+            Some(rest)
+        }
+        8 => {
+            let (value, rest) = rest.split_first_chunk()?;
+            to.take(key, Interned::from_number(u32::from_le_bytes(*value))?);
+            Some(rest)
+        }
+        _ => None,
+    }
+}
 
 /// What is left of packed attributes.
 #[derive(Clone, Copy)]
@@ -39,45 +179,24 @@ pub(crate) struct Reader<'a> {
     nested: u32,
 }
 
-/// A value as it is set.
-pub(crate) enum Plain<'a> {
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-    Str(&'a str),
-    Interned(Interned),
-    /// Any other, which [`Reader::other`] gives next: with one inside, this were no matter of registers.
-    Other,
-}
-
 impl<'a> Reader<'a> {
     /// Checks all of `packed`.
     #[inline(always)]
     pub(crate) fn new(packed: &'a [u8]) -> Result<Self> {
-        let mut reader =
-            Reader { rest: packed, whole: packed.len(), are_distinct: true, nested: 0 };
-        let mut check = reader;
-        let mut seen = 0u64;
-        while !check.rest.is_empty() {
-            let bit = match check.key()? {
-                Key::Interned(key) => 1 << (key.get() % 64),
-                Key::Str(_) => u64::MAX,
-            };
-            reader.are_distinct &= seen & bit == 0;
-            seen |= bit;
-            match check.rest.first() {
-                Some(2 | 3) => _ = check.take(9)?,
-                Some(1) if check.rest.get(1).is_some_and(|&truth| truth < 2) => {
-                    _ = check.take(2)?
-                }
-                Some(4) => {
-                    check.byte()?;
-                    check.text()?;
-                }
-                _ => check.skip(0)?,
+        let whole = packed.len();
+        let mut keys = Keys { seen: 0, are_distinct: true };
+        let mut nested = 0;
+        let mut rest = packed;
+        while !rest.is_empty() {
+            if let Some(after) = usual::<false>(rest, &mut keys) {
+                rest = after;
+            } else {
+                let mut reader = Reader { rest, whole, are_distinct: false, nested };
+                keys.take(reader.skip_entry()?, false);
+                Reader { rest, nested, .. } = reader;
             }
         }
-        Ok(reader)
+        Ok(Reader { rest: packed, whole, are_distinct: keys.are_distinct, nested: 0 })
     }
 
     /// Whether all keys are surely different numbers; of some it is not sure.
@@ -86,35 +205,33 @@ impl<'a> Reader<'a> {
         self.are_distinct
     }
 
-    /// The next entry; `None` at the end. Only for what was checked.
-    // Inlined, so that the value goes where it is used and not through memory.
+    /// Gives all entries; whether it could.
     #[inline(always)]
-    pub(crate) fn entry(&mut self) -> Option<(Key<'a>, Plain<'a>)> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let key = self.key().ok()?;
-        let mut ahead = *self;
-        let value = match ahead.byte().ok()? {
-            1 => Plain::Bool(ahead.byte().ok()? != 0),
-            2 => Plain::Int(i64::from_le_bytes(ahead.array().ok()?)),
-            3 => Plain::Double(f64::from_le_bytes(ahead.array().ok()?)),
-            4 => Plain::Str(ahead.text().ok()?),
-            8 => Plain::Interned(interned(ahead.word().ok()?).ok()?),
-            _ => {
-                ahead = *self;
-                Plain::Other
+    pub(crate) fn give(mut self, to: &mut impl Taker) -> bool {
+        while !self.rest.is_empty() {
+            if let Some(rest) = usual::<true>(self.rest, to) {
+                self.rest = rest;
+            } else if let Some(reader) = self.give_one(to) {
+                self = reader;
+            } else {
+                return false;
             }
-        };
-        *self = ahead;
-        Some((key, value))
+        }
+        true
     }
 
-    /// The value of an entry that is [`Plain::Other`].
-    #[cold]
+    /// Gives the next entry, of any kind; what is left then.
     #[inline(never)]
-    pub(crate) fn other(&mut self) -> Option<Value> {
-        self.value().ok()
+    fn give_one(mut self, to: &mut impl Taker) -> Option<Self> {
+        let key = self.key().ok()?;
+        if self.rest.first() == Some(&4) {
+            // The usual value has no memory of its own.
+            self.byte().ok()?;
+            to.take(key, self.text().ok()?);
+        } else {
+            to.take(key, self.value().ok()?);
+        }
+        Some(self)
     }
 
     #[cold]
@@ -154,7 +271,7 @@ impl<'a> Reader<'a> {
     fn text_of(&mut self, len: u32) -> Result<&'a str> {
         let before = *self;
         let bytes = self.take(len as usize)?;
-        std::str::from_utf8(bytes).map_err(|_| before.wrong("a text is not UTF-8"))
+        utf8(bytes).map_err(|_| before.wrong("a text is not UTF-8"))
     }
 
     #[inline(always)]
@@ -174,6 +291,14 @@ impl<'a> Reader<'a> {
             Ok(key) => Ok(Key::Interned(key)),
             Err(_) => Err(before.wrong("a key is a number that spanring_intern did not give")),
         }
+    }
+
+    /// Goes past an entry; its key.
+    #[inline(never)]
+    fn skip_entry(&mut self) -> Result<Key<'a>> {
+        let key = self.key()?;
+        self.skip(0)?;
+        Ok(key)
     }
 
     fn skip(&mut self, depth: u32) -> Result<()> {
@@ -251,28 +376,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Sets all attributes that a reader has with `$set`, a method that takes a key and a value.
-macro_rules! set_all {
-    ($reader:expr, $to:expr, $set:ident) => {{
-        let mut reader = $reader;
-        while let Some((key, value)) = reader.entry() {
-            match value {
-                $crate::packed::Plain::Bool(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Int(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Double(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Str(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Interned(value) => _ = $to.$set(key, value),
-                $crate::packed::Plain::Other => match reader.other() {
-                    Some(value) => _ = $to.$set(key, value),
-                    None => break,
-                },
-            }
-        }
-    }};
-}
-
-pub(crate) use set_all;
-
 /// Whether `packed` is as it must be; all that is in it is read then. For the fuzz target.
 ///
 /// # Panics
@@ -280,13 +383,10 @@ pub(crate) use set_all;
 /// If what was checked cannot be read.
 #[doc(hidden)]
 pub fn is_packed(packed: &[u8]) -> bool {
-    let Ok(mut reader) = Reader::new(packed) else { return false };
-    while let Some((_, value)) = reader.entry() {
-        if matches!(value, Plain::Other) && reader.other().is_none() {
-            break;
-        }
-    }
-    assert!(reader.rest.is_empty(), "what was checked is read to its end");
+    let Ok(reader) = Reader::new(packed) else { return false };
+    let mut keys = Keys { seen: 0, are_distinct: true };
+    assert!(reader.give(&mut keys), "what was checked is read to its end");
+    assert_eq!(keys.are_distinct, reader.are_distinct(), "the same keys");
     true
 }
 
@@ -370,26 +470,22 @@ mod tests {
         }
     }
 
+    struct Plain(Vec<(String, Value)>);
+
+    impl Taker for Plain {
+        fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
+            let key = match key {
+                Key::Interned(key) => key.as_str(),
+                Key::Str(key) => key,
+            };
+            self.0.push((key.to_owned(), value.into()));
+        }
+    }
+
     /// All that a reader gives, as plain data.
     fn read(packed: &[u8]) -> Option<Vec<(String, Value)>> {
-        let mut reader = Reader::new(packed).ok()?;
-        let entries = std::iter::from_fn(|| {
-            let (key, value) = reader.entry()?;
-            let key = match key {
-                Key::Interned(key) => key.as_str().to_owned(),
-                Key::Str(key) => key.to_owned(),
-            };
-            let value = match value {
-                Plain::Bool(value) => Value::Bool(value),
-                Plain::Int(value) => Value::Int(value),
-                Plain::Double(value) => Value::Double(value),
-                Plain::Str(value) => Value::Str(value.to_owned()),
-                Plain::Interned(value) => Value::Str(value.as_str().to_owned()),
-                Plain::Other => reader.other()?,
-            };
-            Some((key, value))
-        });
-        Some(entries.collect())
+        let mut plain = Plain(Vec::new());
+        Reader::new(packed).ok()?.give(&mut plain).then_some(plain.0)
     }
 
     proptest! {

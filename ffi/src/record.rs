@@ -6,7 +6,7 @@ use spanring::{Key, Span, WallTime};
 
 use crate::context::{put, spanring_context};
 use crate::error::{Error, SPANRING_ERROR_ARGUMENT, bytes, guarded, text};
-use crate::packed::{Reader, set_all};
+use crate::packed::Reader;
 use crate::pipeline;
 use crate::span::{SPANRING_SPAN_ROOT, check_size, interned, kind, status, tracer};
 
@@ -103,7 +103,7 @@ pub unsafe extern "C" fn spanring_record_span(
         if !span.__is_some() && pipeline::revive_in_fork_child() {
             span = start();
         }
-        set_all!(attributes, span, set_attribute);
+        attributes.give(&mut span);
         span.set_status(status, message);
         if !out.is_null() {
             // SAFETY: the caller's promise.

@@ -6,12 +6,12 @@ use spanring::{
     Attributes, Interned, Key, Span, SpanContext, SpanGuard, SpanKind, StatusCode, Tracer, WallTime,
 };
 
-use crate::context::{put, spanring_context, tag, this_thread};
+use crate::context::{put, spanring_context, tag};
 use crate::error::{
     Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_FULL, SPANRING_ERROR_HANDLE,
     SPANRING_ERROR_SIZE, SPANRING_ERROR_THREAD, bytes, guarded, text,
 };
-use crate::packed::{Reader, set_all};
+use crate::packed::{New, Reader, set_first};
 use crate::pipeline;
 
 /// A span under way. Its memory is the caller's and must not move; what is in it is the library's. One that is never ended is never
@@ -193,9 +193,18 @@ pub unsafe extern "C" fn spanring_span_start(
     out: *mut spanring_span,
 ) -> i32 {
     guarded(|| {
-        let name = Key::Interned(interned(name)?);
+        let name = interned(name)?;
+        if options.is_null() && !out.is_null() {
+            // As most spans of programs in C start.
+            let guard = SpanGuard::__start_numbered(name, SpanKind::Internal);
+            if guard.__is_some() {
+                // SAFETY: the caller's promise, and not NULL.
+                unsafe { write(out, guard.__into_raw(), SpanGuard::__thread()) };
+                return Ok(());
+            }
+        }
         // SAFETY: the caller's promise.
-        unsafe { start(name, options, out) }
+        unsafe { start(Key::Interned(name), options, out) }
     })
 }
 
@@ -245,12 +254,22 @@ unsafe fn start(
         span = second;
     }
     let (raw, thread) = match detached {
-        true => (span.__into_raw() as u64, 0),
-        false => (span.enter().__into_raw() as u64, this_thread()),
+        true => (span.__into_raw(), 0),
+        false => (span.enter().__into_raw(), SpanGuard::__thread()),
     };
     // SAFETY: the caller's promise, and not NULL.
-    unsafe { out.write(spanring_span { opaque: [tag(SPAN_TAG, out as u64, raw), raw, thread] }) };
+    unsafe { write(out, raw, thread) };
     Ok(())
+}
+
+/// # Safety
+///
+/// `out` is writable.
+#[inline(always)]
+unsafe fn write(out: *mut spanring_span, raw: *mut (), thread: u64) {
+    let raw = raw as u64;
+    // SAFETY: as promised to us.
+    unsafe { out.write(spanring_span { opaque: [tag(SPAN_TAG, out as u64, raw), raw, thread] }) };
 }
 
 /// Starts the span once more, if there was no pipeline and now there is one.
@@ -343,7 +362,7 @@ unsafe fn pointer(span: *const spanring_span) -> Result<(*mut (), u64)> {
     if found != tag(SPAN_TAG, span as u64, raw) || found == 0 {
         return Err(no_span());
     }
-    if thread != 0 && thread != this_thread() {
+    if thread != 0 && thread != SpanGuard::__thread() {
         return Err(other_thread());
     }
     Ok((raw as *mut (), thread))
@@ -418,7 +437,7 @@ unsafe fn end(span: *mut spanring_span, at: u64) -> i32 {
         unsafe { (*span).opaque = [0; 3] };
         match (thread != 0, at) {
             // SAFETY: the tag said that it came from `__into_raw` of a guard, on this thread.
-            (true, 0) => drop(unsafe { SpanGuard::__from_raw(raw) }),
+            (true, 0) => unsafe { SpanGuard::__from_raw(raw) }.__end(),
             // SAFETY: as above.
             (true, at) => unsafe { SpanGuard::__from_raw(raw) }.end_at(WallTime(at)),
             // SAFETY: likewise, of a span.
@@ -539,15 +558,22 @@ pub unsafe extern "C" fn spanring_span_set_attributes(
     // SAFETY: the caller's promise.
     unsafe {
         on(span, |span| {
-            let attributes = Reader::new(bytes(packed, packed_len, "packed")?)?;
-            if attributes.are_distinct() && span.__has_nothing() {
-                set_all!(attributes, span, __set_new);
-            } else {
-                set_all!(attributes, span, set_attribute);
-            }
-            Ok(())
+            let packed = bytes(packed, packed_len, "packed")?;
+            if set_first(span, packed) { Ok(()) } else { set_any(span, packed) }
         })
     }
+}
+
+/// All packed attributes that there can be, and all errors.
+#[inline(never)]
+fn set_any(span: &mut Span, packed: &[u8]) -> Result<()> {
+    let attributes = Reader::new(packed)?;
+    if attributes.are_distinct() && span.__has_nothing() {
+        attributes.give(&mut New(span));
+    } else {
+        attributes.give(span);
+    }
+    Ok(())
 }
 
 /// Adds an event at a time in nanoseconds since the Unix epoch, 0 for now, with packed attributes.
@@ -569,7 +595,7 @@ pub unsafe extern "C" fn spanring_span_add_event(
         on(span, |span| {
             let name = text(name, name_len, "name")?;
             let attributes = Reader::new(bytes(packed, packed_len, "packed")?)?;
-            let fill = |to: &mut Attributes<'_>| set_all!(attributes, to, set);
+            let fill = |to: &mut Attributes<'_>| _ = attributes.give(to);
             match time_unix_nano {
                 0 => _ = span.add_event_with(name, fill),
                 time => _ = span.add_event_at(name, WallTime(time), fill),
@@ -596,7 +622,7 @@ pub unsafe extern "C" fn spanring_span_add_link(
         on(span, |span| {
             let context = spanring_context::get(context)?;
             let attributes = Reader::new(bytes(packed, packed_len, "packed")?)?;
-            span.add_link_with(context, |to| set_all!(attributes, to, set));
+            span.add_link_with(context, |to| _ = attributes.give(to));
             Ok(())
         })
     }

@@ -67,6 +67,29 @@ int main(int count, char **arguments) {
 
     ANSWERS(SPANRING_OK, spanring_span_end(&child));
 
+    /* The first attributes of a span, all at once; some that are refused for their last; and one key twice. */
+    spanring_span first;
+    packer usual = {{0}, 0};
+    pack_u32(&usual, rows), pack_u8(&usual, 2), pack_i64(&usual, -3);
+    pack_u32(&usual, intern("big")), pack_u8(&usual, 2), pack_i64(&usual, INT64_MIN);
+    pack_u32(&usual, intern("cached")), pack_u8(&usual, 1), pack_u8(&usual, 0);
+    pack_u32(&usual, intern("cost")), pack_u8(&usual, 3), pack_f64(&usual, 0.25);
+    pack_u32(&usual, system), pack_u8(&usual, 4), pack_text(&usual, "caf\xc3\xa9 redis");
+    pack_u32(&usual, intern("empty")), pack_u8(&usual, 4), pack_text(&usual, "");
+    pack_u32(&usual, intern("known")), pack_u8(&usual, 8), pack_u32(&usual, name);
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("first"), NULL, &first));
+    ANSWERS(SPANRING_OK, spanring_span_set_attributes(&first, usual.bytes, usual.len));
+    ANSWERS(SPANRING_OK, spanring_span_end(&first));
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("refused"), NULL, &first));
+    ANSWERS(SPANRING_ERROR_PACKED, spanring_span_set_attributes(&first, usual.bytes, usual.len - 1));
+    ANSWERS(SPANRING_OK, spanring_span_end(&first));
+    packer twice = {{0}, 0};
+    pack_u32(&twice, rows), pack_u8(&twice, 2), pack_i64(&twice, 1);
+    pack_u32(&twice, rows), pack_u8(&twice, 2), pack_i64(&twice, 2);
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("twice"), NULL, &first));
+    ANSWERS(SPANRING_OK, spanring_span_set_attributes(&first, twice.bytes, twice.len));
+    ANSWERS(SPANRING_OK, spanring_span_end(&first));
+
     /* What is attached is the parent meanwhile. */
     spanring_guard guard;
     spanring_span other;
@@ -108,14 +131,14 @@ int main(int count, char **arguments) {
 
     ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
     spanring_stats counts = stats();
-    CHECK(counts.created == 5 && counts.sealed == 5 && counts.sink_delivered == 5);
+    CHECK(counts.created == 8 && counts.sealed == 8 && counts.sink_delivered == 8);
     char json[4096];
     size_t len = 1;
     ANSWERS(SPANRING_ERROR_BUFFER, spanring_stats_json(NULL, &len));
     CHECK(len > 100 && len < sizeof(json));
     len = sizeof(json);
     ANSWERS(SPANRING_OK, spanring_stats_json(json, &len));
-    CHECK(strlen(json) == len && strstr(json, "\"created\":5") && strstr(json, "\"sinks\":[{"));
+    CHECK(strlen(json) == len && strstr(json, "\"created\":8") && strstr(json, "\"sinks\":[{"));
     ANSWERS(SPANRING_OK, spanring_after_fork_child());
     ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
     return 0;

@@ -24,7 +24,7 @@ def equal(found, expected):
 
 
 equal(sorted((name, len(many)) for name, many in spans.items()),
-      [("from remote", 1), ("query", 1), ("recorded", 1), ("root", 2)])
+      [("first", 1), ("from remote", 1), ("query", 1), ("recorded", 1), ("refused", 1), ("root", 2), ("twice", 1)])
 roots = sorted(spans["root"], key=lambda span: int(span["startTimeUnixNano"]))
 once, root = roots
 (query,), (remote,), (recorded,) = spans["query"], spans["from remote"], spans["recorded"]
@@ -44,6 +44,20 @@ equal(attributes(query), {
     "raw": {"bytesValue": "YWI="},
     "known": {"stringValue": "root"},
 })
+(first,), (refused,), (twice,) = spans["first"], spans["refused"], spans["twice"]
+equal(attributes(first), {
+    "db.rows": {"intValue": "-3"},
+    "big": {"intValue": str(-2**63)},
+    "cached": {"boolValue": False},
+    "cost": {"doubleValue": 0.25},
+    "db.system": {"stringValue": "café redis"},
+    "empty": {"stringValue": ""},
+    "known": {"stringValue": "root"},
+})
+equal(attributes(refused), {})
+equal(attributes(twice), {"db.rows": {"intValue": "2"}})
+for span in (first, refused, twice):
+    equal((span["traceId"], span["parentSpanId"], span["kind"]), (root["traceId"], root["spanId"], 1))
 (event,) = query["events"]
 equal((event["name"], attributes(event)), ("retry", {"try": {"boolValue": True}}))
 
@@ -61,4 +75,4 @@ equal(attributes(recorded), {"try": {"boolValue": True}})
 assert once["traceId"] != root["traceId"] and not once.get("parentSpanId")
 # It was told to end before it began.
 equal(root["startTimeUnixNano"], root["endTimeUnixNano"])
-print("5 spans are as they should be")
+print("8 spans are as they should be")

@@ -11,7 +11,7 @@ use spanring::{Instrument, Span, clock, record::Records, span};
 use super::Run;
 use crate::measure::{Numbers, median, nanos_per_tick};
 
-const BURST: usize = 4096;
+pub(super) const BURST: usize = 4096;
 
 /// A name, how many spans a burst has, and the burst, which says how many ticks it took.
 type Shape = (&'static str, usize, fn() -> u64);
@@ -59,7 +59,7 @@ pub fn run(run: &Run) -> Numbers {
 macro_rules! burst {
     ($name:ident, $count:expr, |$i:ident| $body:block) => {
         #[inline(never)]
-        fn $name() -> u64 {
+        pub(super) fn $name() -> u64 {
             let before = clock::ticks();
             for $i in 0..$count {
                 $body
