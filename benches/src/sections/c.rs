@@ -17,9 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST: usize = 64;
 /// How a program is linked.
 const LIBRARIES: [&str; 2] = ["shared", "static"];
+/// A name, what it is called for the C program, and the same in Rust.
+type Shape = (&'static str, &'static str, fn() -> u64);
+
 /// A burst, and the letter that asks a program for it.
-const SHAPES: [(&str, &str, fn() -> u64); 2] =
-    [("bare", "b", hot::bare), ("4 attributes", "a", hot::four_attributes)];
+const SHAPES: [Shape; 2] = [("bare", "b", hot::bare), ("4 attributes", "a", hot::four_attributes)];
 
 /// Builds the library and the programs.
 pub fn prepare() -> Result<(), String> {
