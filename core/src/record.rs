@@ -330,14 +330,21 @@ impl FirstAttributes<'_> {
         if self.len + 1 + words > INLINE_WORDS {
             return false;
         }
-        // SAFETY: there is room for the words. The last is zeroed before the bytes are copied, so every byte of them is written.
-        unsafe {
-            let at = self.payload.inline.as_mut_ptr().add(self.len).cast::<u64>();
-            at.write(item(tag::STR, value.len() as u32, key.get()));
-            if words > 0 {
-                at.add(words).write(0);
-                std::ptr::copy_nonoverlapping(value.as_ptr(), at.add(1).cast(), value.len());
+        // SAFETY: there is room for the words.
+        let mut at = unsafe { self.payload.inline.as_mut_ptr().add(self.len) }.cast::<u64>();
+        // Word by word: a call would cost the callers' loops their registers.
+        let (full, rest) = value.as_bytes().as_chunks::<8>();
+        let mut put = |word| {
+            // SAFETY: as above.
+            unsafe {
+                at.write(word);
+                at = at.add(1);
             }
+        };
+        put(item(tag::STR, value.len() as u32, key.get()));
+        full.iter().for_each(|word| put(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            put(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
         }
         self.len += 1 + words;
         self.count += 1;

@@ -392,9 +392,15 @@ pub fn is_packed(packed: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
+    use spanring::settings::Settings;
+    use spanring_exporter::batch::decode;
+    use spanring_exporter::{MemorySink, Pipeline};
 
     use super::*;
+    use crate::span::{set, set_any};
 
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
@@ -413,6 +419,18 @@ mod tests {
                 proptest::collection::vec((".{0,8}", inner), 0..4).prop_map(Value::Map),
             ]
         })
+    }
+
+    fn usual_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (-100..100i64).prop_map(Value::Int),
+            (-1e300..1e300).prop_map(Value::Double),
+            "[a-z]{0,40}".prop_map(Value::Str),
+            ".{0,6}".prop_map(Value::Str),
+            Just(Value::Null),
+        ]
     }
 
     /// A key as text, or as a number.
@@ -507,6 +525,47 @@ mod tests {
                 let whole = ends.iter().position(|&end| end == len);
                 let expected = whole.map(|count| attributes[..count].to_vec());
                 prop_assert_eq!(read(&packed[..len]), expected);
+            }
+        }
+
+        /// What is set at once on a span that has nothing is what is set one by one.
+        #[test]
+        fn first_attributes_are_set_as_others_are(
+            cases in proptest::collection::vec(
+                proptest::collection::vec((0..8u8, usual_value(), any::<bool>()), 0..8),
+                1..40,
+            ),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let memory = MemorySink::new();
+            let settings = Settings::builder().ignore_environment().build();
+            let pipeline = Pipeline::builder().settings(settings).sink(memory.clone()).build();
+            let pipeline = pipeline.expect("it starts");
+            let attached = pipeline.attach();
+            for (number, attributes) in cases.iter().enumerate() {
+                let mut packed = Vec::new();
+                for (key, value, as_number) in attributes {
+                    put_key(&format!("key {key}"), true, &mut packed);
+                    put(value, *as_number, &mut packed);
+                }
+                if number == 0 {
+                    packed.truncate(cut.index(packed.len() + 1));
+                }
+                let mut spans = [Span::start("both"), Span::start("both")];
+                let at_once = set(&mut spans[0], &packed).is_ok();
+                prop_assert_eq!(set_any(&mut spans[1], &packed).is_ok(), at_once);
+            }
+            drop(attached);
+            pipeline.shutdown(Duration::from_secs(60)).expect("it ends");
+            let spans: Vec<_> = memory
+                .batches()
+                .iter()
+                .flat_map(|batch| decode(&batch.frame).expect("it is whole").batch.spans)
+                .map(|span| span.attributes)
+                .collect();
+            prop_assert_eq!(spans.len(), 2 * cases.len());
+            for pair in spans.chunks(2) {
+                prop_assert_eq!(&pair[0], &pair[1]);
             }
         }
 

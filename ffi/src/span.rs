@@ -556,17 +556,17 @@ pub unsafe extern "C" fn spanring_span_set_attributes(
     packed_len: usize,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe {
-        on(span, |span| {
-            let packed = bytes(packed, packed_len, "packed")?;
-            if set_first(span, packed) { Ok(()) } else { set_any(span, packed) }
-        })
-    }
+    unsafe { on(span, |span| set(span, bytes(packed, packed_len, "packed")?)) }
+}
+
+#[inline(always)]
+pub(crate) fn set(span: &mut Span, packed: &[u8]) -> Result<()> {
+    if set_first(span, packed) { Ok(()) } else { set_any(span, packed) }
 }
 
 /// All packed attributes that there can be, and all errors.
 #[inline(never)]
-fn set_any(span: &mut Span, packed: &[u8]) -> Result<()> {
+pub(crate) fn set_any(span: &mut Span, packed: &[u8]) -> Result<()> {
     let attributes = Reader::new(packed)?;
     if attributes.are_distinct() && span.__has_nothing() {
         attributes.give(&mut New(span));
