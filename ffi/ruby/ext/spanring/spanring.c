@@ -21,7 +21,7 @@
 
 static VALUE spanring_module, span_class, context_class, error_class;
 static VALUE full_message_options;
-static ID id_state, id_to_s, id_call, id_message, id_full_message, id_strftime, id_big_decimal;
+static ID id_state, id_to_s, id_call, id_message, id_full_message, id_strftime, id_scrub, id_big_decimal;
 static int utf8_index, binary_index;
 
 /* ---- Errors ---- */
@@ -99,6 +99,9 @@ static COLD VALUE encode(VALUE text) {
     return rb_str_encode(text, rb_enc_from_encoding(rb_utf8_encoding()), ECONV_INVALID_REPLACE | ECONV_UNDEF_REPLACE, Qnil);
 }
 
+/* Not rb_str_scrub, which would call the block that we were given. */
+static COLD VALUE scrub(VALUE text) { return rb_funcallv(text, id_scrub, 0, NULL); }
+
 /* Not plainly UTF-8. May leave by longjmp without memory. */
 static COLD VALUE utf8_slowly(VALUE text, bool *is_binary) {
     int range = rb_enc_str_coderange(text);
@@ -125,8 +128,7 @@ static COLD VALUE utf8_slowly(VALUE text, bool *is_binary) {
         *is_binary = true;
         return text;
     }
-    VALUE scrubbed = rb_str_scrub(copy, rb_enc_str_new("\xEF\xBF\xBD", 3, rb_utf8_encoding()));
-    return NIL_P(scrubbed) ? copy : scrubbed;
+    return scrub(copy);
 }
 
 /* The bytes of a String. */
@@ -273,8 +275,7 @@ static VALUE slowest_values(VALUE self) {
     VALUE found = rb_ary_new();
     for (size_t at = 0; at < SLOWEST && slowest[at].nanos > 0; at++) {
         slow_value this = slowest[at];
-        VALUE key = rb_str_scrub(rb_utf8_str_new(this.key, this.len), rb_str_new("", 0));
-        rb_ary_push(found, rb_assoc_new(NIL_P(key) ? rb_utf8_str_new(this.key, this.len) : key, DBL2NUM((double)this.nanos / 1e9)));
+        rb_ary_push(found, rb_assoc_new(scrub(rb_utf8_str_new(this.key, this.len)), DBL2NUM((double)this.nanos / 1e9)));
     }
     return found;
 }
@@ -1665,6 +1666,7 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     id_message = rb_intern("message");
     id_full_message = rb_intern("full_message");
     id_strftime = rb_intern("strftime");
+    id_scrub = rb_intern("scrub");
     id_big_decimal = rb_intern("BigDecimal");
     rb_gc_register_address(&last_fiber);
     full_message_options = rb_hash_new();
