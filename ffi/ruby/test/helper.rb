@@ -101,7 +101,7 @@ class Case < Minitest::Test
   end
 
   # Runs a program in a process of its own, which finds the directory for its spans in `PLACE`.
-  def script(text, status: 0, options: [], environment: {})
+  def script(text, status: 0, options: [], environment: {}, seconds: 120)
     file = File.join(@folder, "script.rb")
     File.write(file, <<~HEAD + text)
       # frozen_string_literal: true
@@ -109,7 +109,7 @@ class Case < Minitest::Test
       PLACE = #{@place.inspect}
       def begin_spans = Spanring.start(dir: PLACE, service_name: "script", ignore_environment: true)
     HEAD
-    out, said, ended = run_within(120, environment, *options, file)
+    out, said, ended = run_within(seconds, environment, *options, file)
     found = ended.exited? ? ended.exitstatus : -ended.termsig
     assert_equal status, found, "#{out}\n#{said}" unless status.nil?
     [out, said]

@@ -1,5 +1,8 @@
 # frozen_string_literal: true
 
+# Now, since a trap handler cannot require.
+require "json"
+
 # The process's pipeline: settings, start, flush, shutdown, counts, messages.
 module Spanring
   VERSION = LIBRARY_VERSION
@@ -92,7 +95,6 @@ module Spanring
 
     # The counts of the pipeline, with each sink by itself.
     def stats
-      require "json"
       JSON.parse(_stats_json)
     end
 
