@@ -143,7 +143,10 @@ class TestProcesses < Case
       threads = (0...4).map do |number|
         Thread.new do
           pid = $$
-          counts[number] += record(pid, 5) until stop
+          until stop
+            counts[number] += record(pid, 5)
+            Thread.pass # or each fork waits for the turns of four threads
+          end
         end
       end
       Thread.pass until counts.all?(&:positive?)
