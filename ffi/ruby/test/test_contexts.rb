@@ -76,6 +76,8 @@ class TestContexts < Case
       Spanring.span("quiet") {}
     end
     assert_nil $!
+    Spanring.span("lazy", it: -> { raise "lazy" }) { assert_nil $! }
+    assert_nil $!
     assert_empty by_name["quiet"].events
   end
 
@@ -341,6 +343,29 @@ class TestContexts < Case
       end.resume
     end
     assert(spans.select { |span| span.name == "whole" }.all? { |span| span.parent.nil? })
+  end
+
+  def test_a_fiber_at_the_address_of_the_last_one_has_nothing_current
+    address = ->(fiber) { fiber.inspect[/0x\h+/] }
+    leave = -> { Fiber.new { Spanring.span("left") { Fiber.yield } }.tap(&:resume).then(&address) }
+    20.times do
+      left = leave.call
+      clear_stack
+      GC.start
+      fibers = Array.new(2000) { Fiber.new { Spanring.current_span } }
+      fibers.each { |fiber| assert_nil fiber.resume if address.call(fiber) == left }
+    end
+  end
+
+  def test_a_continuation_that_skips_the_end_of_a_block
+    turns = []
+    Spanring.span("outer") do
+      here = callcc { |continuation| continuation }
+      turns << 1
+      Spanring.span("skipped") { here.call(here) } if turns.size == 1
+    end
+    assert_nil Spanring.current_span
+    assert_equal %w[outer skipped], by_name.keys.sort
   end
 
   def test_continuations_that_come_back

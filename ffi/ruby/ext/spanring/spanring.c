@@ -844,31 +844,16 @@ typedef struct {
     span *span;                      /* what is current, or NULL */
     const spanring_context *context; /* if `span` is NULL; NULL for none */
     VALUE owner;                     /* the Span or Context that has it, or nil */
-    uint64_t serial;
     bool ends; /* the span ends with the block */
 } entry;
 
-/* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long; what is open then ends with it. */
+/* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. It marks nothing: each owner is on the
+ * fiber's own C stack, in the call that pushed it, which the collector scans, and pins what it finds. */
 typedef struct {
     entry *entries;
     uint32_t depth;
     uint32_t size;
-    uint64_t serial;
 } fiber;
-
-static void fiber_mark(void *pointer) {
-    fiber *self = pointer;
-    for (uint32_t at = 0; at < self->depth; at++) {
-        rb_gc_mark_movable(self->entries[at].owner);
-    }
-}
-
-static void fiber_compact(void *pointer) {
-    fiber *self = pointer;
-    for (uint32_t at = 0; at < self->depth; at++) {
-        self->entries[at].owner = rb_gc_location(self->entries[at].owner);
-    }
-}
 
 static void fiber_free(void *pointer) {
     free(((fiber *)pointer)->entries);
@@ -882,8 +867,8 @@ static size_t fiber_size(const void *pointer) {
 
 static const rb_data_type_t fiber_type = {
     .wrap_struct_name = "Spanring current",
-    .function = {.dmark = fiber_mark, .dfree = fiber_free, .dsize = fiber_size, .dcompact = fiber_compact},
-    .flags = RUBY_TYPED_FREE_IMMEDIATELY,
+    .function = {.dfree = fiber_free, .dsize = fiber_size},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY | RUBY_TYPED_WB_PROTECTED,
 };
 
 /* The fiber that was here last, and its stack. It is a root and pinned, so no other fiber has its address. */
@@ -936,12 +921,6 @@ static inline entry *next_entry(fiber *self) {
     return &self->entries[self->depth];
 }
 
-static inline uint64_t push(fiber *self, entry *next) {
-    next->serial = ++self->serial;
-    self->depth++;
-    return next->serial;
-}
-
 static inline void pop(fiber *self) {
     entry *top = &self->entries[--self->depth];
     if (top->ends) {
@@ -951,17 +930,11 @@ static inline void pop(fiber *self) {
     }
 }
 
-/* A continuation may leave a block more than once. */
-static inline bool is_there(const fiber *self, uint32_t depth, uint64_t serial) {
-    return LIKELY(self->depth > depth && self->entries[depth].serial == serial);
-}
-
-/* Leaves an entry and what is above it, which a continuation may have left there. */
-static inline void leave(fiber *self, uint32_t depth, uint64_t serial) {
-    if (is_there(self, depth, serial)) {
-        while (self->depth > depth) {
-            pop(self);
-        }
+/* Goes back to what was current: leaves an entry, and what is above it, which a continuation may have left there. With continuations, it may
+ * have been left before. */
+static inline void leave(fiber *self, uint32_t depth) {
+    while (self->depth > depth) {
+        pop(self);
     }
 }
 
@@ -1060,7 +1033,6 @@ typedef struct {
     VALUE name;
     VALUE attributes;
     VALUE keywords;
-    uint64_t serial;
     uint32_t depth;
     bool in_block;
     spanring_span_options options;
@@ -1089,7 +1061,7 @@ static VALUE run_block(VALUE argument) {
     next->span = with->span;
     next->owner = with->object;
     next->ends = true;
-    with->serial = push(with->fiber, next);
+    with->fiber->depth++;
     if (!NIL_P(with->keywords) || !NIL_P(with->attributes)) {
         set_call(with->span, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
@@ -1102,7 +1074,7 @@ static VALUE run_block(VALUE argument) {
 /* An error that left the block is recorded, and goes on, as does all else. */
 static COLD void leave_with(int state, block *with) {
     VALUE error = rb_errinfo();
-    if (with->in_block && is_exception(error) && is_there(with->fiber, with->depth, with->serial)) {
+    if (with->in_block && is_exception(error)) {
         work recording = {.span = with->span, .object = with->object, .subject = error};
         pack_begin(&recording.packed);
         int failed;
@@ -1115,7 +1087,7 @@ static COLD void leave_with(int state, block *with) {
             rb_set_errinfo(error);
         }
     }
-    leave(with->fiber, with->depth, with->serial);
+    leave(with->fiber, with->depth);
     RB_GC_GUARD(with->object);
     rb_jump_tag(state);
 }
@@ -1189,7 +1161,7 @@ static VALUE module_span(int count, VALUE *values, VALUE module) {
     if (UNLIKELY(state != 0)) {
         leave_with(state, &with);
     }
-    leave(with.fiber, with.depth, with.serial);
+    leave(with.fiber, with.depth);
     RB_GC_GUARD(with.object);
     RB_GC_GUARD(parent);
     return result;
@@ -1481,10 +1453,11 @@ static VALUE attach(VALUE module, VALUE object) {
     next->context = next->span == NULL ? context_of(object) : NULL;
     next->owner = object;
     next->ends = false;
-    uint64_t serial = push(self, next);
+    self->depth++;
     int state;
     VALUE result = rb_protect(yield_nothing, Qnil, &state);
-    leave(self, depth, serial);
+    leave(self, depth);
+    RB_GC_GUARD(object);
     if (state != 0) {
         rb_jump_tag(state);
     }
