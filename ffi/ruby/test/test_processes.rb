@@ -71,6 +71,17 @@ class TestProcesses < Case
     assert_equal 20, names.size
   end
 
+  def test_with_flush_each_span_a_kill_loses_nothing
+    script(<<~RUBY, status: -9)
+      Spanring.start(dir: PLACE, ignore_environment: true, flush_each_span: true)
+      20.times { |number| Spanring.span("span", number: number) {} }
+      Process.wait(fork { Spanring.span("child") {}; Process.kill(:KILL, $$); sleep })
+      Process.kill(:KILL, $$)
+      sleep
+    RUBY
+    assert_equal({ "span" => 20, "child" => 1 }, names.tally)
+  end
+
   def test_daemon
     done = File.join(@folder, "done")
     script(<<~RUBY)

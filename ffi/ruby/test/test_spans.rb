@@ -23,7 +23,7 @@ class TestSpans < Case
     assert_equal [span.trace_id, span.span_id], [found.trace_id, found.span_id]
     assert_equal({ "rows" => 7, "system" => "postgresql" }, found.attributes)
     assert_nil found.parent
-    assert_equal "tests", found.resource["service.name"]
+    assert_equal %w[tests ruby], found.resource.values_at("service.name", "telemetry.sdk.language")
     assert_equal 0, found.status.fetch("code", 0)
   end
 

@@ -1501,9 +1501,10 @@ static VALUE inject(VALUE module, VALUE object) {
     return rb_assoc_new(rb_utf8_str_new_cstr(parent), rb_utf8_str_new(place, (long)len));
 }
 
-/* _start([[name, value]], ignores environment) */
-static VALUE start(VALUE module, VALUE pairs, VALUE ignores_environment) {
+/* _start([[name, value]], flags) */
+static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
     (void)module;
+    uint32_t given = NUM2UINT(flags);
     long count = RARRAY_LEN(pairs);
     VALUE place;
     spanring_setting *settings = ALLOCV_N(spanring_setting, place, count + 1);
@@ -1515,7 +1516,7 @@ static VALUE start(VALUE module, VALUE pairs, VALUE ignores_environment) {
     spanring_options options = {.size = sizeof(options),
                                 .settings = settings,
                                 .settings_len = (size_t)count,
-                                .flags = RTEST(ignores_environment) ? SPANRING_IGNORE_ENVIRONMENT : 0};
+                                .flags = given};
     int32_t code = spanring_start(&options);
     ALLOCV_END(place);
     RB_GC_GUARD(pairs);

@@ -12,7 +12,9 @@ module Spanring
   Message = Struct.new(:severity, :text)
 
   SEVERITIES = %i[fatal error warn info debug].freeze
-  private_constant :SEVERITIES
+  IGNORE_ENVIRONMENT = 1
+  FLUSH_EACH_SPAN = 2
+  private_constant :SEVERITIES, :IGNORE_ENVIRONMENT, :FLUSH_EACH_SPAN
 
   # Settings under way: each name of docs/settings.md in lower case can be set.
   class Settings
@@ -73,12 +75,13 @@ module Spanring
     # Starts the process's pipeline.
     #
     # Settings have the names of docs/settings.md in lower case, as keywords or set in the block; those that are nil are left out. The
-    # environment overrides them, unless `ignore_environment` is true; it is read now. Fork children have a pipeline like this one with
-    # their first span.
-    def start(ignore_environment: false, **settings)
+    # environment overrides them, unless `ignore_environment` is true; it is read now. With `flush_each_span` the end of each span waits
+    # until it is delivered, at most a second. Fork children have a pipeline like this one with their first span.
+    def start(ignore_environment: false, flush_each_span: false, **settings)
       found = Settings.new(settings)
       yield found if block_given?
-      _start(found.pairs, ignore_environment)
+      flags = (ignore_environment ? IGNORE_ENVIRONMENT : 0) | (flush_each_span ? FLUSH_EACH_SPAN : 0)
+      _start(found.pairs << ["telemetry.sdk.language", "ruby"], flags)
     end
 
     # Waits until everything that was recorded is delivered or given up: at most so many seconds, nil for as long as it takes.
