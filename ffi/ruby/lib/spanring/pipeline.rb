@@ -1,0 +1,116 @@
+# frozen_string_literal: true
+
+# Now, since a trap handler cannot require.
+require "json"
+
+# The process's pipeline: settings, start, flush, shutdown, counts, messages.
+module Spanring
+  VERSION = LIBRARY_VERSION
+  private_constant :LIBRARY_VERSION
+
+  # What the engine had to say: `severity` is :fatal, :error, :warn, :info or :debug.
+  Message = Struct.new(:severity, :text)
+
+  SEVERITIES = %i[fatal error warn info debug].freeze
+  IGNORE_ENVIRONMENT = 1
+  FLUSH_EACH_SPAN = 2
+  private_constant :SEVERITIES, :IGNORE_ENVIRONMENT, :FLUSH_EACH_SPAN
+
+  # Settings under way: each name of docs/settings.md in lower case can be set.
+  class Settings
+    def initialize(values)
+      @values = values.dup
+    end
+
+    def []=(name, value)
+      @values[name.to_sym] = value
+    end
+
+    def [](name)
+      @values[name.to_sym]
+    end
+
+    # The settings as their environment variables would have them.
+    def pairs
+      @values.reject { |_, value| value.nil? }.map { |name, value| [name.to_s.upcase, Settings.text(name, value)] }
+    end
+
+    def self.text(name, value)
+      case value
+      when true, false, String, Symbol, Integer then value.to_s
+      when Float then format("%.9f", value).sub(/\.?0+\z/, "")
+      when Rational then text(name, value.to_f)
+      when Hash then value.map { |key, item| "#{percent(key)}=#{percent(item)}" }.join(",")
+      when Array then value.map { |item| text(name, item) }.join(",")
+      else
+        return value.to_path.to_s if value.respond_to?(:to_path)
+
+        raise TypeError, "setting #{name} must be a String, a number, true, false, a path, an Array or a Hash, not #{value.class}"
+      end
+    end
+
+    def self.percent(text)
+      text.to_s.b.gsub(/[^A-Za-z0-9\-._~]/n) { |byte| format("%%%02X", byte.ord) }
+    end
+    private_class_method :percent
+
+    private
+
+    def method_missing(name, *arguments)
+      if name.end_with?("=") && arguments.size == 1
+        self[name.to_s.chomp("=")] = arguments.first
+      elsif arguments.empty? && @values.key?(name)
+        @values[name]
+      else
+        super
+      end
+    end
+
+    def respond_to_missing?(name, _private = false)
+      name.end_with?("=") || @values.key?(name)
+    end
+  end
+
+  class << self
+    # Starts the process's pipeline.
+    #
+    # Settings have the names of docs/settings.md in lower case, as keywords or set in the block; those that are nil are left out. The
+    # environment overrides them, unless `ignore_environment` is true; it is read now. With `flush_each_span` the end of each span waits
+    # until it is delivered, at most a second. Fork children have a pipeline like this one with their first span.
+    def start(ignore_environment: false, flush_each_span: false, **settings)
+      found = Settings.new(settings)
+      yield found if block_given?
+      flags = (ignore_environment ? IGNORE_ENVIRONMENT : 0) | (flush_each_span ? FLUSH_EACH_SPAN : 0)
+      _start(found.pairs << ["telemetry.sdk.language", "ruby"], flags)
+    end
+
+    # Waits until everything that was recorded is delivered or given up: at most so many seconds, nil for as long as it takes.
+    #
+    # Raises Spanring::Error if the time is up. Without a pipeline there is nothing to wait for. Other threads run meanwhile.
+    def flush(timeout = 5.0)
+      _flush(timeout)
+    end
+
+    # Delivers what is there and ends the pipeline within so many seconds. At process exit that happens by itself.
+    def shutdown(timeout = 5.0)
+      _shutdown(timeout)
+    end
+
+    # The counts of the pipeline, with each sink by itself.
+    def stats
+      JSON.parse(_stats_json)
+    end
+
+    # What the engine had to say since the last call. It is on standard error as well.
+    def messages
+      found = []
+      while (message = _next_message)
+        severity, text = message
+        found << Message.new(SEVERITIES.fetch(severity, severity), text)
+      end
+      found
+    end
+
+    private :_start, :_flush, :_shutdown, :_stats_json, :_next_message
+  end
+end
