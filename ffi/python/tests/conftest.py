@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -97,6 +98,12 @@ def pipeline(tmp_path):
     spanring.shutdown(30)
 
 
+def usual_signals():
+    """Of a process that is started by hand: jobs in the background ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Script:
     """A program in a process of its own, which finds the directory for its spans in `place`."""
 
@@ -112,7 +119,9 @@ class Script:
             "def begin(): spanring.start(dir=place, service_name='script', ignore_environment=True)\n"
         )
         self.file.write_text(head + textwrap.dedent(text))
-        done = subprocess.run([sys.executable, str(self.file)], capture_output=True, text=True, timeout=60, cwd=self.folder)
+        done = subprocess.run(
+            [sys.executable, str(self.file)], capture_output=True, text=True, timeout=60, cwd=self.folder, preexec_fn=usual_signals
+        )
         assert status is None or done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
