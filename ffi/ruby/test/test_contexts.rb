@@ -383,6 +383,60 @@ class TestContexts < Case
     assert_equal %w[inner outer], by_name.keys.sort
   end
 
+  def test_what_a_continuation_left_is_kept_until_its_parent_ends
+    out, = script(<<~RUBY)
+      require "continuation"
+      begin_spans
+      def clear_stack(depth = 200) = depth.zero? ? nil : [clear_stack(depth - 1), nil].first
+      deep = ->(depth, body) { depth.zero? ? body.call : deep.call(depth - 1, body) }
+      200.times do
+        Spanring.span("outer") do
+          turns = []
+          here = callcc { |continuation| continuation }
+          turns << 1
+          deep.call(20, -> { Spanring.span("skipped") { here.call(here) } }) if turns.size == 1
+          clear_stack
+          GC.start
+          10.times { Spanring.start_span("other") }
+          raise "freed" unless Spanring.current_span.is_a?(Spanring::Span)
+          Spanring.span("child") {}
+        end
+      end
+      puts "done"
+    RUBY
+    assert_equal "done\n", out
+  end
+
+  def test_a_continuation_of_a_lazy_value_that_comes_back
+    out, = script(<<~RUBY)
+      require "continuation"
+      begin_spans
+      again = nil
+      turns = 0
+      lazy = -> { callcc { |here| again = here }; turns += 1 }
+      Spanring.span("span", long: "x" * 4000, it: lazy, longer: "y" * 9000) {}
+      100.times { "z" * 4000 }
+      again.call if turns < 50
+      puts turns
+    RUBY
+    assert_equal "50\n", out
+    assert_equal 1, names.count("span")
+  end
+
+  def test_nesting_where_the_stack_is_nearly_full
+    script(<<~RUBY, seconds: 60)
+      begin_spans
+      nested = (0...100).inject(1) { |value, _| [{ a: value }] }
+      deep = ->(depth) { Spanring.span("deep") { |span| span["it"] = nested; deep.call(depth + 1) } }
+      pad = ->(count, body) { count.zero? ? body.call : [1].each { pad.call(count - 1, body) } }
+      20.times do |number|
+        Fiber.new { pad.call(number % 15, -> { begin; deep.call(0); rescue SystemStackError; nil; end }) }.resume
+      end
+      Spanring.span("after") {}
+    RUBY
+    assert_equal 1, names.count("after")
+  end
+
   def test_deep_nesting
     nest = ->(depth) { depth.zero? ? Spanring.current_span : Spanring.span("level", depth: depth) { nest.call(depth - 1) } }
     nest.call(500)
@@ -437,6 +491,13 @@ class TestContexts < Case
       assert_nil one("root").parent
       assert_equal({ a: 1 }, Spanring.inject({ a: 1 }, Spanring.extract(headers)))
     end
+  end
+
+  def test_headers_of_any_bytes_and_encodings
+    odd = { "\xFF" => "a", "a".encode("UTF-16LE") => "b", (+"c").force_encoding("UTF-7") => "d" }
+    context = Spanring.extract({ "TraceParent" => PARENT, "tracestate" => ["a=1", "é".encode("UTF-16LE")] }.merge(odd))
+    assert_equal "b7ad6b7169203331", context.span_id
+    assert_equal "0" * 16, Spanring.extract(odd).span_id
   end
 
   def test_a_long_tracestate

@@ -104,6 +104,47 @@ class TestGC < Case
     3000.times { |number| assert_equal 3, found["name #{number}"].size }
   end
 
+  def test_names_that_are_converted_by_what_has_names_of_its_own
+    script(<<~RUBY)
+      begin_spans
+      OTHERS = Array.new(4000) { |number| "other \#{number}".freeze }
+      String.prepend(Module.new do
+        def scrub(*)
+          OTHERS.each { |name| 2.times { Spanring.start_span(name).end } } if $others
+          super
+        end
+      end)
+      broken = "broken \\xFF".freeze
+      Spanring.span(broken) {}
+      $others = true
+      Spanring.span(broken) {}
+      $others = false
+      Spanring.span(broken) {}
+      OTHERS.each { |name| Spanring.start_span(name).end }
+    RUBY
+    found = names.tally
+    assert_equal 3, found["broken \uFFFD"]
+    assert_equal 4000, found.count { |name, count| name.start_with?("other") && count == 3 }
+  end
+
+  def test_fibers_that_are_abandoned_in_a_lazy_value_leave_nothing
+    out, = script(<<~RUBY)
+      begin_spans
+      abandon = lambda do |count|
+        count.times do |number|
+          Fiber.new { Spanring.span("span", long: "x" * 100_000, it: -> { Fiber.yield }) {} }.resume
+          GC.start if (number % 50).zero?
+        end
+        3.times { GC.start }
+        Integer(File.read("/proc/self/statm").split[1]) * 4
+      end
+      before = abandon.call(300)
+      puts abandon.call(1500) - before
+    RUBY
+    # A buffer that were kept would be 200 KB.
+    assert_operator Integer(out), :<, 100_000
+  end
+
   def test_nothing_is_kept
     out, = script(EXERCISE + <<~RUBY)
       require "objspace"

@@ -82,6 +82,39 @@ class TestProcesses < Case
     assert_equal({ "span" => 20, "child" => 1 }, names.tally)
   end
 
+  def test_exit_at_once_and_exec_in_a_ractor
+    { "exit!(7)" => 7, "exec('sh', '-c', 'exit 8')" => 8 }.each do |way, status|
+      script("begin_spans\nSpanring.span('span') {}\nRactor.new { #{way} }.take", status: status)
+    end
+    assert_equal %w[span span], names
+  end
+
+  def test_exit_at_once_exits_whatever_stops_its_flush
+    script(<<~RUBY, status: 7)
+      require "socket"
+      require "timeout"
+      server = TCPServer.new("127.0.0.1", 0) # never answers
+      Spanring.start(endpoint: "http://127.0.0.1:\#{server.addr[1]}", ignore_environment: true, log_level: :fatal)
+      Spanring.span("span") {}
+      Timeout.timeout(0.3) { exit!(7) }
+    RUBY
+  end
+
+  def test_an_exec_that_fails_leaves_all_as_it_was
+    script(<<~RUBY)
+      begin_spans
+      Spanring.span("outer") do |outer|
+        begin
+          exec("/there/is/no/such/program")
+        rescue Errno::ENOENT
+          raise unless Spanring.current_span.equal?(outer)
+          Spanring.span("after") {}
+        end
+      end
+    RUBY
+    assert_equal %w[after outer], names
+  end
+
   def test_daemon
     done = File.join(@folder, "done")
     script(<<~RUBY)

@@ -94,7 +94,7 @@ class TestSpans < Case
     assert_equal %w[1000000000000000005 1000000002000000007], found.values_at("startTimeUnixNano", "endTimeUnixNano")
     assert_equal "1000000001000000000", found["events"][0]["timeUnixNano"]
     assert_equal 2, found["kind"]
-    [-1, Time.at(-1), 1.5, "now", 1 << 64].each do |wrong|
+    [-1, Time.at(-1), 1.5, "now", 1 << 64, Time.at(1 << 40)].each do |wrong|
       assert_raises(ArgumentError, TypeError, RangeError) { Spanring.start_span("x", start_time: wrong) }
     end
   end

@@ -175,6 +175,10 @@ static const rb_data_type_t table_type = {
     .function = {.dmark = table_mark, .dsize = table_size},
 };
 
+static inline known *find_known(known *set, VALUE text) {
+    return set[0].text == text ? &set[0] : set[1].text == text ? &set[1] : NULL;
+}
+
 static COLD uint32_t number_slowly(VALUE text, known *set) {
     VALUE string = text;
     if (RB_SYMBOL_P(text)) {
@@ -185,7 +189,7 @@ static COLD uint32_t number_slowly(VALUE text, known *set) {
     if (RSTRING_LEN(string) > LONGEST_NUMBERED) {
         return 0;
     }
-    known *slot = set[0].text == text ? &set[0] : set[1].text == text ? &set[1] : NULL;
+    known *slot = find_known(set, text);
     if (slot != NULL && slot->number == NEVER) {
         return 0;
     }
@@ -197,6 +201,7 @@ static COLD uint32_t number_slowly(VALUE text, known *set) {
             number = NEVER;
         }
         RB_GC_GUARD(bytes.owner);
+        slot = find_known(set, text); /* what converted it may have had names of its own */
     }
     if (slot == NULL) {
         set[1] = set[0];
@@ -286,6 +291,7 @@ enum { NONE, BOOL, INT, DOUBLE, STRING, BYTES, ARRAY, MAP, NUMBERED };
 
 #define KEY_TEXT 0x80000000u
 #define DEEPEST 100
+#define DEEP 12 /* needs a look at the stack */
 #define MOST_NESTED 100000 /* values in arrays and hashes of one call */
 #define LONGEST 0x7fffffffu
 
@@ -295,9 +301,17 @@ typedef struct {
     uint8_t *start;
     VALUE key;   /* of the attribute that is packed */
     int nested;  /* values that may follow in arrays and hashes */
-    bool broken; /* there was no memory: nothing of it is used */
+    bool broken; /* there was no memory, or it is gone: nothing of it is used */
+    VALUE memory; /* has what does not fit `here`; 0 for none */
     uint8_t here[512];
 } packer;
+
+/* Goes with the packer, whose C stack an abandoned fiber never leaves, and a continuation enters again. */
+static const rb_data_type_t memory_type = {
+    .wrap_struct_name = "Spanring attributes",
+    .function = {.dfree = free},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY | RUBY_TYPED_WB_PROTECTED,
+};
 
 static inline void pack_begin(packer *packed) {
     packed->at = packed->start = packed->here;
@@ -305,11 +319,21 @@ static inline void pack_begin(packer *packed) {
     packed->key = Qnil;
     packed->nested = MOST_NESTED;
     packed->broken = false;
+    packed->memory = 0;
 }
 
 static inline void pack_done(packer *packed) {
-    if (UNLIKELY(packed->start != packed->here)) {
-        free(packed->start);
+    if (UNLIKELY(packed->memory != 0)) {
+        free(RTYPEDDATA_DATA(packed->memory));
+        RTYPEDDATA_DATA(packed->memory) = NULL;
+    }
+}
+
+/* After what may have been a continuation that came back when all was done. */
+static inline void pack_check(packer *packed) {
+    if (UNLIKELY(packed->memory != 0 && RTYPEDDATA_DATA(packed->memory) != packed->start)) {
+        packed->broken = true;
+        packed->end = packed->at; /* nothing is written any more */
     }
 }
 
@@ -319,13 +343,19 @@ static COLD bool grow(packer *packed, size_t more) {
     }
     size_t used = (size_t)(packed->at - packed->start);
     size_t size = (used + more) * 2;
-    uint8_t *start = malloc(size);
+    bool is_first = packed->memory == 0;
+    if (is_first) {
+        packed->memory = rb_data_typed_object_wrap(rb_cObject, NULL, &memory_type);
+    }
+    uint8_t *start = realloc(RTYPEDDATA_DATA(packed->memory), size);
     if (start == NULL) {
         packed->broken = true;
         return false;
     }
-    memcpy(start, packed->start, used);
-    pack_done(packed);
+    if (is_first) {
+        memcpy(start, packed->here, used);
+    }
+    RTYPEDDATA_DATA(packed->memory) = start;
     packed->start = start;
     packed->at = start + used;
     packed->end = start + size;
@@ -421,6 +451,7 @@ static COLD VALUE ask(packer *packed, VALUE (*body)(VALUE), VALUE value) {
     int state;
     VALUE before = rb_errinfo();
     VALUE result = rb_protect(body, value, &state);
+    pack_check(packed);
     if (state != 0) {
         pack_error(packed, take_error(state, before));
         return Qundef;
@@ -481,8 +512,20 @@ static void pack_closing(packer *packed, size_t place, uint32_t count) {
 
 static COLD void pack_cut(packer *packed) { pack_bytes(packed, STRING, "...", 3); }
 
+/* Whether there are 80 KiB of stack, which the library takes to read the deepest nesting. Each step is in what the last one found: Ruby
+ * checks for 16 KiB, as it did before the method that was called. */
+static COLD bool has_stack(int steps) {
+    char step[8192];
+    __asm__ volatile("" : : "r"(step) : "memory");
+    bool found = !ruby_stack_check() && (steps == 1 || has_stack(steps - 1));
+    __asm__ volatile("" : : "r"(step) : "memory");
+    return found;
+}
+
+static bool is_too_deep(int depth) { return depth >= DEEPEST - 1 || (depth == DEEP && !has_stack(10)); }
+
 static COLD void pack_array(packer *packed, VALUE value, int depth) {
-    if (depth >= DEEPEST - 1) {
+    if (is_too_deep(depth)) {
         pack_cut(packed);
         return;
     }
@@ -518,6 +561,7 @@ static int pack_inner_pair(VALUE key, VALUE value, VALUE argument) {
         int state;
         VALUE before = rb_errinfo();
         VALUE text = rb_protect(text_of, key, &state);
+        pack_check(packed);
         if (state != 0) {
             VALUE error = take_error(state, before);
             text = error_text(error, message_of(error));
@@ -536,7 +580,7 @@ static VALUE each_inner_pair(VALUE argument) {
 }
 
 static COLD void pack_hash(packer *packed, VALUE value, int depth) {
-    if (depth >= DEEPEST - 1) {
+    if (is_too_deep(depth)) {
         pack_cut(packed);
         return;
     }
@@ -720,6 +764,9 @@ static uint64_t time_of(VALUE object) {
     if (time.tv_sec < 0) {
         rb_raise(rb_eArgError, "a time must not be before 1970");
     }
+    if ((uint64_t)time.tv_sec >= UINT64_MAX / 1000000000u) {
+        rb_raise(rb_eRangeError, "a time must be before 2554");
+    }
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
@@ -847,13 +894,20 @@ typedef struct {
     bool ends; /* the span ends with the block */
 } entry;
 
-/* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. It marks nothing: each owner is on the
- * fiber's own C stack, in the call that pushed it, which the collector scans, and pins what it finds. */
+/* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. Each owner is marked: the call that pushed
+ * it has it on its C stack, but a continuation may have left that call without its end. */
 typedef struct {
     entry *entries;
     uint32_t depth;
     uint32_t size;
 } fiber;
+
+static void fiber_mark(void *pointer) {
+    const fiber *self = pointer;
+    for (uint32_t at = 0; at < self->depth; at++) {
+        rb_gc_mark(self->entries[at].owner);
+    }
+}
 
 static void fiber_free(void *pointer) {
     free(((fiber *)pointer)->entries);
@@ -867,8 +921,8 @@ static size_t fiber_size(const void *pointer) {
 
 static const rb_data_type_t fiber_type = {
     .wrap_struct_name = "Spanring current",
-    .function = {.dfree = fiber_free, .dsize = fiber_size},
-    .flags = RUBY_TYPED_FREE_IMMEDIATELY | RUBY_TYPED_WB_PROTECTED,
+    .function = {.dmark = fiber_mark, .dfree = fiber_free, .dsize = fiber_size},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY, /* no write barriers: it is marked each time */
 };
 
 /* The fiber that was here last, and its stack. It is a root and pinned, so no other fiber has its address. */
@@ -1469,7 +1523,8 @@ static VALUE extract(VALUE module, VALUE parent, VALUE state) {
     (void)module;
     StringValue(parent);
     StringValue(state);
-    utf8 parent_bytes = utf8_of(parent), state_bytes = utf8_of(state);
+    utf8 state_bytes = utf8_of(state);
+    utf8 parent_bytes = utf8_of(parent); /* last, for others may change it */
     spanring_context context;
     bool is_usable =
         spanring_context_extract(parent_bytes.bytes, parent_bytes.len, state_bytes.bytes, state_bytes.len, &context) == SPANRING_OK;
@@ -1511,6 +1566,8 @@ static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
     for (long index = 0; index < count; index++) {
         VALUE pair = RARRAY_AREF(pairs, index);
         VALUE name = RARRAY_AREF(pair, 0), value = RARRAY_AREF(pair, 1);
+        Check_Type(name, T_STRING);
+        Check_Type(value, T_STRING);
         settings[index] = (spanring_setting){RSTRING_PTR(name), (size_t)RSTRING_LEN(name), RSTRING_PTR(value), (size_t)RSTRING_LEN(value)};
     }
     spanring_options options = {.size = sizeof(options),
@@ -1643,11 +1700,11 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     id_scrub = rb_intern("scrub");
     id_big_decimal = rb_intern("BigDecimal");
     rb_gc_register_address(&last_fiber);
+    rb_gc_register_address(&full_message_options);
     full_message_options = rb_hash_new();
     rb_hash_aset(full_message_options, ID2SYM(rb_intern("highlight")), Qfalse);
     rb_hash_aset(full_message_options, ID2SYM(rb_intern("order")), ID2SYM(rb_intern("top")));
     rb_obj_freeze(full_message_options);
-    rb_gc_register_address(&full_message_options);
     rb_gc_register_mark_object(rb_data_typed_object_wrap(rb_cObject, table, &table_type));
 
     spanring_module = rb_define_module("Spanring");
@@ -1665,7 +1722,10 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_extract", extract, 2);
     rb_define_singleton_method(spanring_module, "_inject", inject, 1);
     rb_define_singleton_method(spanring_module, "_start", start, 2);
+    /* exit! and exec flush, in any Ractor. */
+    rb_ext_ractor_safe(true);
     rb_define_singleton_method(spanring_module, "_flush", flush, 1);
+    rb_ext_ractor_safe(false);
     rb_define_singleton_method(spanring_module, "_shutdown", shut_down, 1);
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);

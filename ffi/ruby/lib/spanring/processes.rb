@@ -16,8 +16,10 @@ module Spanring
     end
 
     module Public
+      # Whatever stops the flush: who calls this must not go on.
       def exit!(...)
         Processes.flush
+      ensure
         super
       end
 

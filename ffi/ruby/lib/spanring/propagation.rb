@@ -35,7 +35,7 @@ module Spanring
       parents, states = header_values(headers)
       # Two of them: somebody is wrong, and who is cannot be known.
       parent = parents.size == 1 ? parents.first : ""
-      _extract(parent, parent.empty? ? "" : states.join(","))
+      _extract(parent, parent.empty? ? "" : states.map(&:b).join(","))
     end
 
     # Writes traceparent and tracestate of the current span (or of `span`) into a Hash, and returns it.
@@ -61,7 +61,8 @@ module Spanring
       headers.each do |name, value|
         next unless name.is_a?(String) || name.is_a?(Symbol)
 
-        values = found[name.to_s.downcase.delete_prefix("http_")]
+        # In bytes: it need not be text.
+        values = found[name.to_s.b.downcase.delete_prefix("http_")]
         values&.concat(Array(value).grep(String)) if value.is_a?(String) || value.is_a?(Array)
       end
       found.values
