@@ -120,7 +120,7 @@ class TestGC < Case
       Spanring.span(broken) {}
       $others = false
       Spanring.span(broken) {}
-      OTHERS.each { |name| Spanring.start_span(name).end }
+      OTHERS.reverse_each { |name| Spanring.start_span(name).end }
     RUBY
     found = names.tally
     assert_equal 3, found["broken \uFFFD"]
