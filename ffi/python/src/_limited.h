@@ -86,20 +86,21 @@ static void span_dealloc(PyObject *object);
 static void context_dealloc(PyObject *object);
 
 static int trash_depth;
-static PyObject *trash; /* each has the next as its count, which nobody else needs any more */
+static PyObject *trash; /* each has the next in its first word, where its count was, which nobody else needs any more */
 
 static void empty_trash(void) {
     while (trash_depth == 1 && trash != NULL) {
         PyObject *object = trash;
-        trash = (PyObject *)object->ob_refcnt;
-        object->ob_refcnt = 0;
+        /* The whole word: in headers of 3.14 and later, ob_refcnt is half of it. */
+        memcpy(&trash, object, sizeof(trash));
+        memset(object, 0, sizeof(void *));
         (Py_TYPE(object) == &span_type ? span_dealloc : context_dealloc)(object);
     }
 }
 
 #define Py_TRASHCAN_BEGIN(object, dealloc)             \
     if (trash_depth >= 50) {                           \
-        (object)->ob_refcnt = (Py_ssize_t)trash;       \
+        memcpy((object), &trash, sizeof(trash));       \
         trash = (object);                              \
     } else {                                           \
         trash_depth++;
