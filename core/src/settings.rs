@@ -189,6 +189,11 @@ impl Settings {
             .chain(others.map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
+    /// Whether anything asks for spans to be measured.
+    pub fn measures_spans(&self) -> bool {
+        self.metrics || self.report_every > 0 || self.status_address.is_some()
+    }
+
     /// Every setting with its value in force, and why it is that.
     pub fn explain(&self) -> Vec<Explained> {
         TABLE.iter().zip(&self.sources).map(|(row, source)| row.explain(self, source)).collect()

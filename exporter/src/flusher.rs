@@ -131,6 +131,7 @@ impl Flusher {
     /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted.
     pub(crate) fn run(mut self) {
         self.shared.engine.enter_flusher();
+        self.shared.flusher_begins();
         let now = Instant::now();
         self.outlets.iter_mut().for_each(|outlet| outlet.open(&self.io, now));
         while !self.stop {
@@ -279,6 +280,7 @@ impl Flusher {
     /// format allows, and so on, until what is too large is a single span.
     fn seal(&mut self, now: Instant) {
         self.seal_at = None;
+        let begun = self.settings.measures_spans().then(Instant::now);
         // What was recorded after a sink was removed does not go there.
         self.change_sinks(now);
         self.clock(now);
@@ -341,6 +343,9 @@ impl Flusher {
                 Err(error) => log::error!("a batch cannot be written as OTLP: {error}"),
             }
         }
+        if begun.is_some() {
+            self.shared.measure(&self.records, &Times(clock), now, &self.settings);
+        }
         self.sequence += 1;
         self.sealed += spans;
         self.drainer.settle(&mut self.records, None);
@@ -355,6 +360,9 @@ impl Flusher {
         };
         for outlet in &mut self.outlets {
             outlet.offer(&batch, otlp.as_ref(), now, &mut reserve, &self.settings);
+        }
+        if let Some(begun) = begun {
+            self.shared.count_seal(begun.elapsed());
         }
     }
 
@@ -516,6 +524,7 @@ impl Flusher {
         }
         self.publish();
         self.drainer.finish();
+        self.shared.flusher_ends();
         self.shared.stopped();
     }
 
@@ -532,7 +541,7 @@ pub(crate) fn later(now: Instant, interval: Duration) -> Instant {
 }
 
 /// Times of records by the flusher's clock.
-struct Times<'a>(&'a ClockMap);
+pub(crate) struct Times<'a>(pub(crate) &'a ClockMap);
 
 impl TickClock for Times<'_> {
     #[inline]

@@ -2,7 +2,7 @@
 //!
 //! An application installs one [`Pipeline`]; libraries that make spans need the crate `spanring` only.
 //!
-//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`.
+//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
 //!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] sends them.
 //! - [`batch`] and [`segment`]: the formats, written and read.
@@ -22,6 +22,7 @@ mod health;
 mod http;
 mod log;
 mod memory_sink;
+pub mod metrics;
 pub mod model;
 pub mod otlp;
 mod otlp_sink;
@@ -43,6 +44,7 @@ pub use log::next_message;
 #[doc(hidden)]
 pub use log::report;
 pub use memory_sink::MemorySink;
+pub use metrics::{HealthReport, Metrics};
 pub use otlp_sink::{Compression, OtlpOptions};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
