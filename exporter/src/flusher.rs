@@ -27,6 +27,7 @@ use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::SealedBatch;
 use crate::stats::SinkDrop;
+use crate::status::Status;
 
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
 /// hundredth of the budget.
@@ -60,6 +61,7 @@ pub(crate) struct Flusher {
     /// How many outlets there have been.
     outlet_numbers: usize,
     io: IoSource,
+    status: Option<Status>,
     otlp: otlp::Writer,
     settings: Arc<Settings>,
     /// About as long as the last batch was as OTLP.
@@ -85,6 +87,7 @@ impl Flusher {
         shared: Arc<Shared>,
         poll: mio::Poll,
         io: IoSource,
+        status: Option<Status>,
         sinks: Vec<Source>,
         encoder: Encoder,
         scopes: Scopes,
@@ -113,6 +116,7 @@ impl Flusher {
             outlets,
             outlet_numbers,
             io,
+            status,
             otlp: otlp::Writer::new(),
             settings,
             otlp_bytes: 0,
@@ -153,7 +157,8 @@ impl Flusher {
         loop {
             self.settings = self.shared.settings();
             let more = self.work();
-            if more && self.outlets.iter().any(Outlet::is_sending) {
+            let listens = self.status.is_some() || self.outlets.iter().any(Outlet::is_sending);
+            if more && listens {
                 // Under full load nobody waits, but answers are to be seen.
                 self.poll_for(Some(Duration::ZERO));
             }
@@ -224,6 +229,7 @@ impl Flusher {
             outlet.drive(now, ticket.is_some(), &self.settings);
         }
         self.answer(now);
+        self.with_status(|status, _| status.tick(now));
         // Not put off by what was found: one busy thread would keep the segments of all idle ones taken.
         if self.cleanup_at.is_some_and(|at| at <= now) {
             self.cleanup_at = None;
@@ -408,7 +414,10 @@ impl Flusher {
         let now = Instant::now();
         let deadlines =
             self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings));
-        let deadline = deadlines.chain(self.seal_at).chain(self.cleanup_at).min();
+        let deadline = {
+            let status = self.status.as_ref().and_then(Status::deadline);
+            deadlines.chain(self.seal_at).chain(self.cleanup_at).chain(status).min()
+        };
         let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
         if sleep == Sleep::Poll {
             timeout = Some(timeout.unwrap_or(Duration::MAX).min(self.poll_interval));
@@ -429,13 +438,29 @@ impl Flusher {
         }
         if !self.events.is_empty() {
             let now = Instant::now();
+            let mut asked = Vec::new();
             for event in &self.events {
                 if let Some(outlet) =
                     self.outlets.iter_mut().find(|outlet| outlet.owns(event.token()))
                 {
                     outlet.ready(event, now);
+                } else if self.status.as_ref().is_some_and(|status| status.owns(event.token())) {
+                    asked.push(event.token());
                 }
             }
+            for token in asked {
+                self.with_status(|status, shared| status.ready(token, shared, now));
+            }
+        }
+    }
+
+    /// A panic in the endpoint costs the endpoint, and nothing else.
+    fn with_status(&mut self, call: impl FnOnce(&mut Status, &Shared)) {
+        let Some(status) = &mut self.status else { return };
+        let shared = &self.shared;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(status, shared))) {
+            log::error!("the status endpoint panicked and is closed: {}", panic_text(&*panic));
+            self.status = None;
         }
     }
 
@@ -487,6 +512,7 @@ impl Flusher {
             && self.outlets.iter().any(|outlet| outlet.waits_up_to(u64::MAX))
         {
             // Sinks that fail get the time that the caller of shutdown gave.
+            self.with_status(|status, _| status.tick(now));
             for outlet in &mut self.outlets {
                 outlet.drive(now, false, &self.settings);
             }

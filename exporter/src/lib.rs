@@ -36,6 +36,7 @@ mod sender;
 pub mod sink;
 mod spool;
 mod stats;
+mod status;
 mod thread;
 
 pub use console_sink::{ConsoleSink, ConsoleStyle};
@@ -59,6 +60,7 @@ pub use crate::thread::undisturbed;
 pub mod fuzzing {
     pub use crate::http::exchange::answer_in_pieces;
     pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
+    pub use crate::status::head_in_pieces;
 }
 
 /// The README's examples are tests.

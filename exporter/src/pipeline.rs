@@ -1,6 +1,7 @@
 //! The pipeline: an engine, its flusher and its sinks, as an application sees them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use crate::sender::{Courier, IoSource};
 use crate::sink::{InstanceId, Sink};
 use crate::spool::{Spool, SpoolOptions};
 use crate::stats::{PipelineStats, SinkStats};
+use crate::status::Status;
 
 /// How long dropping a pipeline waits for what is left.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,6 +110,8 @@ struct State {
     /// Sinks with a spool: name, and the spool's directory.
     spools: Vec<(String, String)>,
     watch: Watch,
+    /// Where the status endpoint listens.
+    status: Option<SocketAddr>,
 }
 
 /// What the application asked for while the flusher runs.
@@ -172,6 +176,11 @@ impl Pipeline {
         self.shared.health()
     }
 
+    /// Where the status endpoint listens, if there is one: with port 0 in `STATUS_ADDRESS`, the port that was free.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        lock(&self.shared.state).status
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.settings()
@@ -213,6 +222,11 @@ impl Pipeline {
         let name = name.into();
         lock(&self.shared.state).spools.retain(|(known, _)| *known != name);
         self.shared.change_sinks(SinkChange::Remove(name));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What the pipeline's batches carry to tell them from other pipelines'.
@@ -660,7 +674,11 @@ impl PipelineBuilder {
             meter: Mutex::new(meter),
             flusher_cpu: Mutex::default(),
         });
-        let flusher = Flusher::new(shared.clone(), poll, io, sources, encoder, scopes);
+        let registry = io.registry.try_clone();
+        let status = crate::status::open(&shared.settings(), registry, engine);
+        let has_status = status.is_some();
+        lock(&shared.state).status = status.as_ref().map(Status::address);
+        let flusher = Flusher::new(shared.clone(), poll, io, status, sources, encoder, scopes);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
@@ -675,6 +693,10 @@ impl PipelineBuilder {
             }
         });
         crate::exit::register(&shared);
+        if has_status {
+            // Whoever asks is to be answered before the first span.
+            shared.start();
+        }
         Ok(Pipeline { shared })
     }
 }
