@@ -22,14 +22,15 @@ def checks(url, metrics):
     yield "the content type", kind == CONTENT_TYPE
     families = {family.name: family for family in text_string_to_metric_families(text)}
 
-    def value(name, **labels):
-        family = next(name[:end] for end in range(len(name), 0, -1) if name[:end] in families)
+    def value(sample_name, /, **labels):
+        ends = range(len(sample_name), 0, -1)
+        family = next(sample_name[:end] for end in ends if sample_name[:end] in families)
         found = [
             sample.value
             for sample in families[family].samples
-            if sample.name == name and sample.labels == labels
+            if sample.name == sample_name and sample.labels == labels
         ]
-        assert len(found) == 1, (name, labels, found)
+        assert len(found) == 1, (sample_name, labels, found)
         return found[0]
 
     engine, batches = metrics["engine"], metrics["batches"]

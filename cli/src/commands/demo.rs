@@ -88,8 +88,6 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     keep_everything(&mut settings);
     if args.status {
         settings.status_address.get_or_insert(SocketAddr::from(([127, 0, 0, 1], 0)));
-    } else {
-        settings.status_address = None;
     }
     match perform(args, settings, &dir.path, &mut problems) {
         Ok((report, instance)) if args.json => {
