@@ -527,4 +527,40 @@ mod tests {
         rounds.sort_by(f64::total_cmp);
         println!("{:.1} ns a span", rounds[rounds.len() / 2]);
     }
+
+    /// Not a test either: what asking for metrics costs, with as many series as there may be.
+    #[test]
+    #[ignore = "measures"]
+    fn cost_of_an_answer() {
+        let settings = spanring::Settings::builder().ignore_environment().metrics(true).build();
+        let builder = crate::Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
+        let pipeline = builder.build().unwrap();
+        {
+            let _attached = pipeline.attach();
+            for n in 0..100_000u64 {
+                let name = format!("answer.{}", n % SERIES_MAX as u64);
+                let start = std::time::SystemTime::UNIX_EPOCH;
+                let span = spanring::Span::builder(&*name).start_time(start).start();
+                span.end_at(start + Duration::from_nanos(1 << (n % 30)));
+                if n % 1_000 == 0 {
+                    pipeline.flush(Duration::from_secs(60)).unwrap();
+                }
+            }
+        }
+        pipeline.flush(Duration::from_secs(60)).unwrap();
+        let median = |answer: &dyn Fn() -> usize| {
+            let mut rounds: Vec<_> = (0..50)
+                .map(|_| {
+                    let begun = Instant::now();
+                    let bytes = answer();
+                    (begun.elapsed(), bytes)
+                })
+                .collect();
+            rounds.sort();
+            rounds[25]
+        };
+        println!("OpenMetrics: {:?}", median(&|| pipeline.metrics().to_openmetrics().len()));
+        println!("health: {:?}", median(&|| pipeline.health().to_json().len()));
+        println!("memory: {} bytes", pipeline.metrics().memory.metrics);
+    }
 }

@@ -173,7 +173,7 @@ fn write_settings(out: &mut String, shared: &Shared) -> std::fmt::Result {
     );
     for setting in shared.settings().explain() {
         let value = match (&setting.value, setting.unset) {
-            (Some(value), _) => format!("{value} {}", setting.unit),
+            (Some(value), _) => format!("{value} {}", setting.unit).trim_end().to_owned(),
             (None, unset) => unset.unwrap_or("none").to_owned(),
         };
         let (name, source) = (Escaped(&setting.name), Escaped(setting.source.to_string()));
