@@ -1,6 +1,6 @@
 //! What a pipeline measures: of the spans themselves, and of its own work.
 //!
-//! The flusher measures spans ([`meter`]) while one of the settings `METRICS`, `REPORT_EVERY` and `STATUS_ADDRESS` asks for
+//! The flusher measures spans while one of the settings `METRICS`, `REPORT_EVERY` and `STATUS_ADDRESS` asks for
 //! it; otherwise that costs nothing. Everything else is counted anyway, and put together when somebody asks. The
 //! same facts as structs ([`Metrics`]), as JSON and as OpenMetrics text.
 
