@@ -121,7 +121,8 @@ pub(super) fn endpoint(given: &str) -> Result<String, String> {
 /// What `out` answers. Problems with the input or the receiver are reported instead.
 pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut problems = Problems::default();
-    let (mut forwarder, mut memory) = match (forwarder(args), Memory::open(args.resume.as_deref())) {
+    let (mut forwarder, mut memory) = match (forwarder(args), Memory::open(args.resume.as_deref()))
+    {
         (Ok(forwarder), Ok(memory)) => (forwarder, memory),
         (Err(error), _) | (_, Err(error)) => {
             problems.report(&error);
