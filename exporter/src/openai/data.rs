@@ -113,9 +113,8 @@ fn time(unix_nano: u64) -> Json<'static> {
 fn data(span: &SpanData) -> Option<Json<'_>> {
     let fields = Fields(&span.attributes);
     let kind = kind(fields);
-    let named = |names: &[&str]| {
-        Json::Str(fields.text(names).unwrap_or_else(|| Cow::Borrowed(span.name.as_str())))
-    };
+    let named =
+        |names: &[&str]| Json::Str(fields.text(names).unwrap_or(Cow::Borrowed(span.name.as_str())));
     let text = |names: &[&str]| fields.text(names).map(Json::Str).unwrap_or(Json::Null);
     let format = |name: &str| Json::Str(fields.text(&[name]).unwrap_or(Cow::Borrowed("pcm")));
     let of_kind = ("type", kind.name().into());
