@@ -57,6 +57,13 @@ impl Destination {
         }
     }
 
+    fn error(&self, message: String) -> StartError {
+        match self {
+            Destination::Otlp(_) => StartError::Otlp(message),
+            Destination::OpenAi(_) => StartError::OpenAi(message),
+        }
+    }
+
     /// What sends there; it has not been opened yet.
     ///
     /// # Errors
@@ -64,8 +71,8 @@ impl Destination {
     /// What is wrong with the options, and what to do.
     pub(crate) fn sender(&self) -> Result<Box<dyn Sender>, StartError> {
         Ok(match self {
-            Destination::Otlp(options) => Box::new(options.sink().map_err(StartError::Otlp)?),
-            Destination::OpenAi(options) => Box::new(options.sink().map_err(StartError::OpenAi)?),
+            Destination::Otlp(options) => Box::new(options.sink().map_err(|it| self.error(it))?),
+            Destination::OpenAi(options) => Box::new(options.sink().map_err(|it| self.error(it))?),
         })
     }
 
@@ -109,7 +116,7 @@ impl Destination {
         }
         let spool = (self.name().to_owned(), self.spool_key());
         if spools.contains(&spool) {
-            return Err(StartError::Otlp(format!(
+            return Err(self.error(format!(
                 "two sinks are named {:?} and send to {}; with DIR each needs a name of its own, by which what waits \
                  on disk is found again",
                 self.name(),

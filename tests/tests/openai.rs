@@ -132,6 +132,36 @@ fn a_trace_has_one_object_however_many_batches_it_spans() {
 }
 
 #[test]
+fn no_span_overtakes_its_trace() {
+    let (second, comes) = mpsc::channel();
+    let (second, comes) = (Mutex::new(second), Mutex::new(comes));
+    let overtaken = Arc::new(AtomicU64::new(0));
+    let seen = overtaken.clone();
+    let ingest = Ingest::answering(move |request| {
+        if request.number == 0 {
+            // Another request would come meanwhile.
+            let came = comes.lock().unwrap().recv_timeout(Duration::from_millis(300));
+            seen.fetch_add(u64::from(came.is_ok()), Ordering::Relaxed);
+        } else {
+            let _ = second.lock().unwrap().send(());
+        }
+        Answer::status(200)
+    });
+    let settings = settings().batch_size(16).pool_size(8).build();
+    let pipeline = Pipeline::builder().settings(settings).openai(options(&ingest)).build().unwrap();
+    {
+        let _attached = pipeline.attach();
+        let _root = span!("root");
+        for number in 0..64 {
+            drop(span!("child", "number" = number));
+        }
+    }
+    pipeline.shutdown(LONG).unwrap();
+    assert_eq!((ingest.receiver.distinct(), overtaken.load(Ordering::Relaxed)), (65, 0));
+    ingest.check_order();
+}
+
+#[test]
 fn a_trace_whose_object_was_refused_gets_it_with_its_next_span() {
     let ingest = ingest(vec![Answer::status(400)]);
     let pipeline = pipeline(&ingest);
@@ -353,20 +383,20 @@ fn what_is_spooled_is_delivered_after_a_restart_with_another_key() {
     let ingest =
         Ingest::answering(move |_| Answer::status(if *up.lock().unwrap() { 200 } else { 503 }));
     let start = |key: &str| {
-        // Adoption comes with the clean-up, if the other still had the spool at the start.
         let settings = by_settings(&ingest)
             .openai_api_key(key)
             .dir(directory.path())
-            .cleanup_interval(Duration::from_millis(50));
+            .max_batch_wait(Duration::from_millis(50));
         let memory = MemorySink::new();
         Pipeline::builder().settings(settings.build()).sink(memory).build().unwrap()
     };
     let pipeline = start(KEY);
     record(&pipeline, 300);
-    assert!(
-        pipeline.shutdown(Duration::from_millis(50)).is_err()
-            || pipeline.stats().sinks[1].spooled > 0
-    );
+    // What waits too long in memory waits on disk alone, for which nobody waits.
+    pipeline.shutdown(LONG).unwrap();
+    let stats = pipeline.stats();
+    check_counts(&stats);
+    assert_eq!((stats.sinks[1].spooled, stats.sinks[1].delivered), (300, 0));
     drop(pipeline);
     assert_eq!(ingest.receiver.distinct(), 0);
     for file in walk(directory.path()) {
@@ -378,6 +408,12 @@ fn what_is_spooled_is_delivered_after_a_restart_with_another_key() {
     record(&pipeline, 1);
     pipeline.flush(LONG).unwrap();
     ingest.receiver.wait_for(301);
+    // Its answer is still to be seen.
+    let end = Instant::now() + LONG;
+    while pipeline.stats().sinks[1].delivered < 301 {
+        assert!(Instant::now() < end);
+        pipeline.flush(LONG).unwrap();
+    }
     pipeline.shutdown(LONG).unwrap();
     let stats = pipeline.stats();
     check_counts(&stats);
@@ -470,7 +506,7 @@ fn the_same_ingest_in_code_and_settings_is_one_sink_and_two_with_one_spool_are_r
     let builder = Pipeline::builder().settings(settings).openai(given);
     let pipeline = builder.build().unwrap();
     record(&pipeline, 10);
-    assert!(matches!(pipeline.add_openai(options(&ingest)), Err(StartError::Otlp(_))));
+    assert!(matches!(pipeline.add_openai(options(&ingest)), Err(StartError::OpenAi(_))));
     let other = with(&ingest, |it| it.name = "other".to_owned());
     pipeline.add_openai(other).unwrap();
     pipeline.shutdown(LONG).unwrap();
@@ -534,4 +570,40 @@ fn a_trace_span_is_the_trace_and_no_span_and_its_children_are_roots() {
     let stats = pipeline.stats();
     assert_eq!(stats.sinks[0].delivered, 2);
     check_counts(&stats);
+}
+
+/// Runs the helper program to its end, set up by its environment alone.
+fn run_workload(ending: &str, ingest: &Ingest, more: &[(&str, &str)]) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_workload"));
+    command.arg(ending).env_clear().env("SPANRING_OPENAI", "true");
+    command.env("SPANRING_OPENAI_BASE_URL", ingest.base_url()).env("OPENAI_API_KEY", KEY);
+    let output = command.envs(more.iter().copied()).output().expect("it can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("sesame"), "{said}");
+}
+
+#[test]
+fn whatever_ends_a_process_its_spans_arrive() {
+    for (ending, spans) in [("return", 1000), ("exit", 1000), ("panic", 1000), ("fork", 1005)] {
+        let ingest = Ingest::start();
+        run_workload(ending, &ingest, &[]);
+        let came = (ingest.receiver.distinct(), ingest.receiver.repeats());
+        assert_eq!(came, (spans, 0), "{ending}");
+        ingest.check_order();
+    }
+}
+
+#[test]
+fn what_a_process_could_not_deliver_the_next_one_delivers() {
+    let directory = tempfile::tempdir().unwrap();
+    let is_up = Arc::new(Mutex::new(false));
+    let up = is_up.clone();
+    let ingest =
+        Ingest::answering(move |_| Answer::status(if *up.lock().unwrap() { 200 } else { 503 }));
+    let dir = [("SPANRING_DIR", directory.path().to_str().unwrap())];
+    run_workload("exit", &ingest, &dir);
+    assert_eq!(ingest.receiver.distinct(), 0);
+    *is_up.lock().unwrap() = true;
+    run_workload("exit", &ingest, &dir);
+    assert_eq!((ingest.receiver.distinct(), ingest.receiver.repeats()), (2000, 0));
 }

@@ -260,7 +260,7 @@ pub(super) static TABLE: &[Row] = &[
         access: plain!(Switch, openai),
         default: "false",
         live: false,
-        description: "Whether spans are sent to OpenAI's trace ingest, see [openai.md](openai.md).",
+        description: "Whether spans are sent to OpenAI's trace ingest; docs/openai.md says as what.",
         ..ROW
     },
     Row {

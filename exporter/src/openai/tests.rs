@@ -110,6 +110,19 @@ fn original_ids_are_kept_and_hold_for_children_that_do_not_know_them() {
 }
 
 #[test]
+fn spans_that_name_other_traces_are_in_those() {
+    let named = |id, trace: &str| span(id, [("openai.trace_id", trace.into())]);
+    let objects = written(vec![named(2, "trace_a"), named(3, "trace_b"), named(4, "trace_a")]);
+    let ids: Vec<_> = objects.iter().map(|object| object["id"].as_str().unwrap()).collect();
+    assert_eq!((objects.len(), ids[0], ids[2]), (5, "trace_a", "trace_b"));
+    let traces: Vec<_> = objects.iter().map(|object| &object["trace_id"]).collect();
+    assert_eq!(
+        (traces[1], traces[3], traces[4]),
+        (&json!("trace_a"), &json!("trace_b"), &json!("trace_a"))
+    );
+}
+
+#[test]
 fn a_trace_is_named_by_what_is_known_of_it() {
     let name = |service: &str, spans: Vec<SpanData>| {
         let batch = batch_of(service, spans);

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use spanring::{SpanId, TraceId, Value};
 
 use super::data::{Kind, kind};
@@ -28,6 +28,8 @@ pub(super) struct Index<'a> {
     traces: FxHashMap<TraceId, Trace<'a>>,
     /// Spans that are not what their IDs say.
     special: FxHashMap<(TraceId, SpanId), Special<'a>>,
+    /// Traces whose objects were asked for.
+    written: FxHashSet<Cow<'a, str>>,
 }
 
 enum Special<'a> {
@@ -48,13 +50,16 @@ struct Trace<'a> {
     group_id: Option<Cow<'a, str>>,
     metadata: Option<&'a Value>,
     service: Option<&'a str>,
-    is_written: bool,
 }
 
 impl<'a> Index<'a> {
     pub(super) fn new(batch: &'a SpanBatch) -> Self {
-        let mut index =
-            Index { batch, traces: FxHashMap::default(), special: FxHashMap::default() };
+        let mut index = Index {
+            batch,
+            traces: FxHashMap::default(),
+            special: FxHashMap::default(),
+            written: FxHashSet::default(),
+        };
         for span in &batch.spans {
             index.add(span);
         }
@@ -107,12 +112,12 @@ impl<'a> Index<'a> {
     }
 
     /// The object of a span's trace, if this is the first call for it, and the trace's ID.
-    pub(super) fn trace_object(&mut self, span: &SpanData) -> (Option<Json<'a>>, Cow<'a, str>) {
+    pub(super) fn trace_object(&mut self, span: &'a SpanData) -> (Option<Json<'a>>, Cow<'a, str>) {
         let id = self.trace_id(span);
-        let trace = self.traces.get_mut(&span.trace_id).expect("the batch's spans are known");
-        if std::mem::replace(&mut trace.is_written, true) {
+        if !self.written.insert(id.clone()) {
             return (None, id);
         }
+        let trace = self.traces.get(&span.trace_id).expect("the batch's spans are known");
         let named = |span: &'a SpanData| Some(&*span.name).filter(|name| !name.is_empty());
         let workflow_name = trace
             .workflow_name
@@ -131,9 +136,11 @@ impl<'a> Index<'a> {
         (Some(object), id)
     }
 
-    pub(super) fn trace_id(&self, span: &SpanData) -> Cow<'a, str> {
-        let known = self.traces.get(&span.trace_id).and_then(|trace| trace.id.clone());
-        known.unwrap_or_else(|| format!("trace_{:032x}", span.trace_id.0).into())
+    pub(super) fn trace_id(&self, span: &'a SpanData) -> Cow<'a, str> {
+        let own = Fields(&span.attributes).text(&[TRACE_ID]);
+        let known = || self.traces.get(&span.trace_id).and_then(|trace| trace.id.clone());
+        let of_engine = || format!("trace_{:032x}", span.trace_id.0).into();
+        own.or_else(known).unwrap_or_else(of_engine)
     }
 
     pub(super) fn span_id(&self, span: &SpanData) -> Json<'a> {
