@@ -99,9 +99,11 @@ module Spanring
       end.to_h.freeze
       NO_RANKS = Array.new(SLOT_COUNT, 256).freeze
       NOTHING = [].freeze
+      OK = [:ok, nil].freeze
+      UNSET = [:unset, nil].freeze
       INPUT, OUTPUT, USAGE, LLM, FINISH = SLOTS.values_at(:input, :output, :usage, :llm, :finish)
       private_constant :SOURCES, :RENAMED, :COUNTS, :NESTED_COUNTS, :UNKNOWN, :SLOTS, :SLOT_COUNT, :NAMES, :COUNT_SLOTS,
-                       :COUNT_SLOT_COUNT, :KNOWN, :NO_RANKS, :NOTHING, :INPUT, :OUTPUT, :USAGE, :LLM, :FINISH
+                       :COUNT_SLOT_COUNT, :KNOWN, :NO_RANKS, :NOTHING, :OK, :UNSET, :INPUT, :OUTPUT, :USAGE, :LLM, :FINISH
 
       # Names that have prompts, completions, arguments and results of tools: in whole, or as what follows the last dot.
       CONTENT = %w[
@@ -151,13 +153,31 @@ module Spanring
           [added, counts.empty? ? attributes : attributes.reject { |name, _| counts.include?(name) }]
         end
 
+        # Whether prompts and completions are recorded: the setting CAPTURE_CONTENT, of code and environment.
+        def content(given, environment: true)
+          found = switch("CAPTURE_CONTENT", given, environment: environment)
+          found.nil? || found
+        end
+
+        # A setting that is true or false, as the engine reads it; nil if nobody says.
+        def switch(suffix, given, environment: true)
+          values = environment ? [ENV["SPANRING_#{suffix}"], ENV["RAAF_TRACE_#{suffix}"], given] : [given]
+          values.each do |value|
+            case value.to_s.strip.downcase
+            when "true", "1", "yes", "on" then return true
+            when "false", "0", "no", "off" then return false
+            end
+          end
+          nil
+        end
+
         # What RAAF's status means: [:ok, :error or :unset, a message or nil].
         def status(status, attributes)
           case status
-          when :ok, "ok" then [:ok, nil]
+          when :ok, "ok" then OK
           when :error, "error" then [:error, message(attributes)]
           when :cancelled, "cancelled" then [:error, message(attributes) || "cancelled"]
-          else [:unset, nil]
+          else UNSET
           end
         end
 
