@@ -20,7 +20,8 @@ module Spanring
       # What stops a thread from outside (Timeout, Thread#raise, Thread#kill) waits until a span is recorded: it is the host's, not ours to rescue.
       LATER = { Object => :never }.freeze
       NO_ATTRIBUTES = {}.freeze
-      private_constant :FIELDS, :Fields, :FAILURES, :LATER, :NO_ATTRIBUTES
+      PLAIN = [String, Symbol, Numeric, Time, Hash, Array].freeze
+      private_constant :FIELDS, :Fields, :FAILURES, :LATER, :NO_ATTRIBUTES, :PLAIN
 
       # Starts the process's pipeline, unless it was started before, with the preset `raaf` if no other is chosen; the environment is read now.
       #
@@ -194,7 +195,7 @@ module Spanring
       def salvage(span, error)
         said = "#{error.class}: #{text_of(error)}"
         fields = Fields.new(*FIELDS.map { |field| read(span, field) })
-        return fail_with(error) unless fields.span_id || fields.name
+        return fail_with(error) if fields.span_id.nil? && fields.name.nil?
 
         @damaged += 1
         report(said)
@@ -213,14 +214,17 @@ module Spanring
         fail_with(second)
       end
 
+      # What a span has, if it can be used at all.
       def read(span, field)
-        span.__send__(field)
+        value = span.__send__(field)
+        PLAIN.any? { |type| type === value } ? value : nil
       rescue *FAILURES
         nil
       end
 
+      # Without what error_highlight adds.
       def text_of(error)
-        error.message.to_s.scrub
+        error.message.to_s.scrub.lines.first.to_s.chomp
       rescue *FAILURES
         "(no message)"
       end
