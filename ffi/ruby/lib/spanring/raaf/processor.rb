@@ -20,7 +20,8 @@ module Spanring
       # What stops a thread from outside (Timeout, Thread#raise, Thread#kill) waits until a span is recorded: it is the host's, not ours to rescue.
       LATER = { Object => :never }.freeze
       NO_ATTRIBUTES = {}.freeze
-      PLAIN = [String, Symbol, Numeric, Time, Hash, Array].freeze
+      # What can be used of a span that cannot be used as it is.
+      PLAIN = Hash.new([String, Symbol, Numeric, Time].freeze).merge!(attributes: [Hash].freeze, events: [Array].freeze).freeze
       private_constant :FIELDS, :Fields, :FAILURES, :LATER, :NO_ATTRIBUTES, :PLAIN
 
       # Starts the process's pipeline, unless it was started before, with the preset `raaf` if no other is chosen; the environment is read now.
@@ -200,8 +201,8 @@ module Spanring
         @damaged += 1
         report(said)
         whole = fields.attributes
-        fields.attributes = Hash === whole ? whole.merge("spanring.error" => said) : { "spanring.error" => said }
-        fields.events = [] unless Array === fields.events && fields.events.all?(Hash)
+        fields.attributes = whole ? whole.merge("spanring.error" => said) : { "spanring.error" => said }
+        fields.events = fields.events&.grep(Hash)
         begin
           record(fields)
         rescue *FAILURES
@@ -214,10 +215,9 @@ module Spanring
         fail_with(second)
       end
 
-      # What a span has, if it can be used at all.
       def read(span, field)
         value = span.__send__(field)
-        PLAIN.any? { |type| type === value } ? value : nil
+        PLAIN[field].any? { |type| type === value } ? value : nil
       rescue *FAILURES
         nil
       end
