@@ -143,6 +143,7 @@ class TestRAAFProcessor < Case
   end
 
   def test_times
+    zone, ENV["TZ"] = ENV["TZ"], "America/New_York"
     processor = processor()
     give = ->(name, start, finish) { processor.on_span_end(bare(name: name, start_time: start, end_time: finish)) }
     give["time", Time.at(1_767_323_045, 1, :nsec), Time.at(1_767_323_045, 999_999_999, :nsec)]
@@ -161,6 +162,8 @@ class TestRAAFProcessor < Case
       "backwards" => [1_000_000_000, 1_000_000_000], "before 1970" => [1 - second, 1 - second]
     }
     assert_equal(expected, by_name.transform_values { |span| times(span).map { |time| time - second } })
+  ensure
+    ENV["TZ"] = zone
   end
 
   def test_what_has_not_ended_ends_now_and_after_five_minutes_as_an_error
@@ -356,6 +359,14 @@ class TestRAAFProcessor < Case
       assert_equal HEX32, parents[0].trace_id if id == "trace_#{HEX32.upcase}"
     end
     assert_equal ids.size, found.values.flat_map { |spans| spans.map(&:trace_id) }.uniq.size - 3 # without a trace ID, each has its own
+  end
+
+  def test_one_id_of_two_is_kept
+    processor = processor()
+    processor.on_span_end(bare(name: "no span", span_id: nil, trace_id: "trace_#{HEX32}", parent_id: "span_#{"a" * 16}00000000"))
+    processor.on_span_end(bare(name: "no trace", span_id: "span_#{"b" * 16}00000000", trace_id: nil))
+    found = by_name.transform_values { |span| span.attributes.values_at("openai.trace_id", "openai.span_id", "openai.parent_id") }
+    assert_equal({ "no span" => ["trace_#{HEX32}", nil, "span_#{"a" * 16}00000000"], "no trace" => [nil, "span_#{"b" * 16}00000000", nil] }, found)
   end
 
   def test_children_of_a_trace_have_no_parent_at_openai
