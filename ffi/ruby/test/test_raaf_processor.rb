@@ -252,6 +252,8 @@ class TestRAAFProcessor < Case
      { "gen_ai.request.model" => "gpt-4o", "input.value" => '[{"role":"user","content":"é"}]', "input.mime_type" => "application/json",
        "output.value" => "answer", "output.mime_type" => "text/plain", "gen_ai.response.finish_reasons" => ["stop"],
        "gen_ai.request.temperature" => 0.5 }],
+    [:llm, { "llm.response.content" => nil, "llm.response.tool_calls" => [{ id: "call_1" }] },
+     { "output.value" => '[{"id":"call_1"}]', "output.mime_type" => "application/json" }],
     [:llm, { "llm.model" => "N/A", model: "gpt-4o-mini" }, { "gen_ai.request.model" => "gpt-4o-mini" }],
     [:tool, { "function.name" => "search", "tool.name" => "SearchTool", "function.input" => { q: 1 }, "function.output" => [1] },
      { "gen_ai.tool.name" => "search", "input.value" => '{"q":1}', "input.mime_type" => "application/json", "output.value" => "[1]",

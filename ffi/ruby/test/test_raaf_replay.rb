@@ -78,7 +78,7 @@ class TestRAAFReplay < Case
 
   # ---- The Datadog test agent ----
 
-  AGENT = [ENV["DDAPM_TEST_AGENT"], *Dir["#{ROOT}/target/{receivers/venv,python/*}/bin/ddapm-test-agent"]].compact.find { |file| File.executable?(file) }
+  AGENT = [ENV["DDAPM_TEST_AGENT"], *Dir["#{ENV.fetch("CARGO_TARGET_DIR", "#{ROOT}/target")}/{receivers/venv,python/*}/bin/ddapm-test-agent"]].compact.find { |file| File.executable?(file) }
 
   def free_ports(count)
     servers = Array.new(count) { TCPServer.new("127.0.0.1", 0) }
