@@ -179,6 +179,16 @@ class TestRAAFBackground < Case
     Object.send(:remove_const, :ActiveRecord)
   end
 
+  def test_what_stops_a_flush_is_the_hosts
+    gate = Gate.new
+    background = Background.new(gate, batch_size: 1)
+    background.on_span_end(1)
+    gate.entered.pop
+    assert_raises(IOError) { Timeout.timeout(0.1, IOError) { background.force_flush(timeout: 60) } }
+    gate.leave << 1
+    assert background.force_flush(timeout: 60)
+  end
+
   def test_arguments
     [[Object.new, {}], [Inner.new, { batch_size: 0 }], [Inner.new, { interval: -1 }], [Inner.new, { max_spans: "many" }], [Inner.new, { batches: 1 }]].each do |inner, options|
       assert_raises(ArgumentError) { Background.new(inner, **options) }

@@ -129,6 +129,7 @@ class TestRAAFProcesses < Case
 
   SILENT = <<~RUBY
     require "socket"
+    require "timeout"
     SERVER = TCPServer.new("127.0.0.1", 0) # never answers
     def silent(**settings)
       Spanring::RAAF::Processor.new(endpoint: "http://127.0.0.1:\#{SERVER.addr[1]}", ignore_environment: true, log_level: :fatal, **settings)
@@ -161,6 +162,13 @@ class TestRAAFProcesses < Case
       stop = true
       other.join
       check(turns) unless turns > 20
+      begin
+        Timeout.timeout(0.3, IOError) { processor.force_flush(timeout: 30) }
+        check("the host's error is swallowed")
+      rescue IOError
+        nil
+      end
+      check("raises") unless processor.force_flush(timeout: -1) == false && processor.force_flush(timeout: "soon") == false
       # One shutdown waits for a receiver that does not answer, the others have nothing new to wait for.
       start = now
       5.times { processor.shutdown(timeout: 0.5) }

@@ -107,7 +107,8 @@ module Spanring
         @queue << mark
         thread
         timeout.nil? ? nil : wait(mark, timeout)
-      rescue *FAILURES
+      rescue ThreadError
+        # There is no thread to be had.
         false
       end
       alias flush force_flush
