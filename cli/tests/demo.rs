@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::process::Stdio;
 
 use common::{json, run, spanring, stderr, text};
 use serde_json::Value as Json;
@@ -104,6 +106,29 @@ fn nothing_is_sent_to_an_endpoint_that_is_set() {
     assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
     let kind = listener.accept().expect_err("nobody connected").kind();
     assert_eq!(kind, std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn the_status_is_served_where_it_says() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let mut command = spanring();
+    command.env("TMPDIR", place.path());
+    command.args(["demo", "--status", "--seconds", "3600", "--threads", "1"]);
+    command.env("SPANRING_MAX_SPANS", "1000").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut demo = command.spawn().expect("it can be run");
+    let mut said = String::new();
+    let mut lines = BufReader::new(demo.stderr.take().expect("it is piped"));
+    while !said.contains("http://127.0.0.1:") {
+        said.clear();
+        assert!(lines.read_line(&mut said).expect("it is text") > 0, "it does not say where");
+    }
+    let address = said.trim_end().trim_end_matches('/').rsplit('/').next().expect("it has a host");
+    let mut socket = std::net::TcpStream::connect(address).expect("somebody listens");
+    socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("it answers");
+    demo.kill().and_then(|()| demo.wait()).expect("it is ours");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("# EOF\n"), "{answer}");
 }
 
 #[test]

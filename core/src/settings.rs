@@ -29,6 +29,7 @@ mod table;
 mod tests;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -151,6 +152,20 @@ pub struct Settings {
     pub event_attribute_count_limit: u32,
     /// Attributes of a link that are kept.
     pub link_attribute_count_limit: u32,
+    /// Whether spans are measured by name and kind.
+    pub metrics: bool,
+    /// Spans after which a line in the log sums up what was measured; 0: never.
+    pub report_every: u64,
+    /// Bytes of the process beyond which it does not count as healthy.
+    pub health_max_memory: u64,
+    /// Share of spans with an error beyond which the process does not count as healthy.
+    pub health_max_error_rate: f64,
+    /// How long a sink may keep spans waiting before the pipeline does not count as healthy.
+    pub health_sink_grace: Duration,
+    /// Where the status endpoint listens; `None`: there is none.
+    pub status_address: Option<SocketAddr>,
+    /// Whether that may be an address that stands for all of the machine's.
+    pub status_any_address: bool,
     /// Where each value came from, in the table's order.
     sources: Vec<Source>,
     problems: Vec<Problem>,
@@ -192,6 +207,11 @@ impl Settings {
         let others = self.resource_attributes.iter().filter(|(key, _)| key != SERVICE_NAME);
         std::iter::once((SERVICE_NAME, self.service_name.as_str()))
             .chain(others.map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+
+    /// Whether anything asks for spans to be measured.
+    pub fn measures_spans(&self) -> bool {
+        self.metrics || self.report_every > 0 || self.status_address.is_some()
     }
 
     /// Every setting with its value in force, and why it is that.
@@ -246,6 +266,13 @@ impl Settings {
             link_count_limit: 0,
             event_attribute_count_limit: 0,
             link_attribute_count_limit: 0,
+            metrics: false,
+            report_every: 0,
+            health_max_memory: 0,
+            health_max_error_rate: 0.0,
+            health_sink_grace: Duration::ZERO,
+            status_address: None,
+            status_any_address: false,
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
             layers: None,

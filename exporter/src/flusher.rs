@@ -28,6 +28,7 @@ use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::SealedBatch;
 use crate::stats::SinkDrop;
+use crate::status::Status;
 
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
 /// hundredth of the budget.
@@ -44,8 +45,8 @@ const PANICS_MAX: u64 = 100;
 /// How long closing waits for threads that are in the middle of a record.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tells of changes of the file with settings. The sinks' tokens lie above, the waker's below.
-const CONFIG: mio::Token = mio::Token(1);
+/// Tells of changes of the file with settings. The sinks' tokens lie above, the waker's and the endpoint's below.
+const CONFIG: mio::Token = mio::Token((1 << 16) - 1);
 
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
@@ -64,6 +65,7 @@ pub(crate) struct Flusher {
     /// How many outlets there have been.
     outlet_numbers: usize,
     io: IoSource,
+    status: Option<Status>,
     otlp: otlp::Writer,
     settings: Arc<Settings>,
     /// The file with settings, if there is one, and what tells of its changes.
@@ -92,6 +94,7 @@ impl Flusher {
         shared: Arc<Shared>,
         poll: mio::Poll,
         io: IoSource,
+        status: Option<Status>,
         sinks: Vec<Source>,
         encoder: Encoder,
         scopes: Scopes,
@@ -121,6 +124,7 @@ impl Flusher {
             outlets,
             outlet_numbers,
             io,
+            status,
             otlp: otlp::Writer::new(),
             settings,
             config,
@@ -141,6 +145,7 @@ impl Flusher {
     /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted.
     pub(crate) fn run(mut self) {
         self.shared.engine.enter_flusher();
+        self.shared.flusher_begins();
         let now = Instant::now();
         self.outlets.iter_mut().for_each(|outlet| outlet.open(&self.io, now));
         self.watch_config();
@@ -196,7 +201,8 @@ impl Flusher {
         loop {
             self.settings = self.shared.settings();
             let more = self.work();
-            if more && self.outlets.iter().any(Outlet::is_sending) {
+            let listens = self.status.is_some() || self.outlets.iter().any(Outlet::is_sending);
+            if more && listens {
                 // Under full load nobody waits, but answers are to be seen.
                 self.poll_for(Some(Duration::ZERO));
             }
@@ -267,6 +273,7 @@ impl Flusher {
             outlet.drive(now, ticket.is_some(), &self.settings);
         }
         self.answer(now);
+        self.with_status(|status, _| status.tick(now));
         // Not put off by what was found: one busy thread would keep the segments of all idle ones taken.
         if self.cleanup_at.is_some_and(|at| at <= now) {
             self.cleanup_at = None;
@@ -323,6 +330,7 @@ impl Flusher {
     /// format allows, and so on, until what is too large is a single span.
     fn seal(&mut self, now: Instant) {
         self.seal_at = None;
+        let begun = self.settings.measures_spans().then(Instant::now);
         // What was recorded after a sink was removed does not go there.
         self.change_sinks(now);
         self.clock(now);
@@ -385,6 +393,9 @@ impl Flusher {
                 Err(error) => log::error!("a batch cannot be written as OTLP: {error}"),
             }
         }
+        if begun.is_some() {
+            self.shared.measure(&self.records, &Times(clock), now, &self.settings);
+        }
         self.sequence += 1;
         self.sealed += spans;
         self.drainer.settle(&mut self.records, None);
@@ -399,6 +410,9 @@ impl Flusher {
         };
         for outlet in &mut self.outlets {
             outlet.offer(&batch, otlp.as_ref(), now, &mut reserve, &self.settings);
+        }
+        if let Some(begun) = begun {
+            self.shared.count_seal(begun.elapsed());
         }
     }
 
@@ -444,7 +458,10 @@ impl Flusher {
         let now = Instant::now();
         let deadlines =
             self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings));
-        let deadline = deadlines.chain(self.seal_at).chain(self.cleanup_at).min();
+        let deadline = {
+            let status = self.status.as_ref().and_then(Status::deadline);
+            deadlines.chain(self.seal_at).chain(self.cleanup_at).chain(status).min()
+        };
         let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
         if sleep == Sleep::Poll {
             timeout = Some(timeout.unwrap_or(Duration::MAX).min(self.poll_interval));
@@ -466,6 +483,7 @@ impl Flusher {
         if !self.events.is_empty() {
             let now = Instant::now();
             let mut may_be_changed = false;
+            let mut asked = Vec::new();
             for event in &self.events {
                 if event.token() == CONFIG {
                     may_be_changed = self.watch.as_mut().is_some_and(Watch::drain);
@@ -473,11 +491,26 @@ impl Flusher {
                     self.outlets.iter_mut().find(|outlet| outlet.owns(event.token()))
                 {
                     outlet.ready(event, now);
+                } else if self.status.as_ref().is_some_and(|status| status.owns(event.token())) {
+                    asked.push(event.token());
                 }
             }
             if may_be_changed {
                 self.read_config();
             }
+            for token in asked {
+                self.with_status(|status, shared| status.ready(token, shared, now));
+            }
+        }
+    }
+
+    /// A panic in the endpoint costs the endpoint, and nothing else.
+    fn with_status(&mut self, call: impl FnOnce(&mut Status, &Shared)) {
+        let Some(status) = &mut self.status else { return };
+        let shared = &self.shared;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(status, shared))) {
+            log::error!("the status endpoint panicked and is closed: {}", panic_text(&*panic));
+            self.status = None;
         }
     }
 
@@ -529,6 +562,7 @@ impl Flusher {
             && self.outlets.iter().any(|outlet| outlet.waits_up_to(u64::MAX))
         {
             // Sinks that fail get the time that the caller of shutdown gave.
+            self.with_status(|status, _| status.tick(now));
             for outlet in &mut self.outlets {
                 outlet.drive(now, false, &self.settings);
             }
@@ -566,6 +600,7 @@ impl Flusher {
         }
         self.publish();
         self.drainer.finish();
+        self.shared.flusher_ends();
         self.shared.stopped();
     }
 
@@ -582,7 +617,7 @@ pub(crate) fn later(now: Instant, interval: Duration) -> Instant {
 }
 
 /// Times of records by the flusher's clock.
-struct Times<'a>(&'a ClockMap);
+pub(crate) struct Times<'a>(pub(crate) &'a ClockMap);
 
 impl TickClock for Times<'_> {
     #[inline]

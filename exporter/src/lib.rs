@@ -2,7 +2,7 @@
 //!
 //! An application installs one [`Pipeline`]; libraries that make spans need the crate `spanring` only.
 //!
-//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`.
+//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
 //!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
 //!   them.
@@ -26,6 +26,7 @@ mod http;
 mod http_sink;
 mod log;
 mod memory_sink;
+pub mod metrics;
 pub mod model;
 pub mod openai;
 mod openai_sink;
@@ -41,6 +42,7 @@ mod sender;
 pub mod sink;
 mod spool;
 mod stats;
+mod status;
 mod thread;
 
 pub use config_file::with_config_file;
@@ -51,6 +53,7 @@ pub use log::next_message;
 #[doc(hidden)]
 pub use log::report;
 pub use memory_sink::MemorySink;
+pub use metrics::{HealthReport, Metrics};
 pub use openai_sink::OpenAiOptions;
 pub use otlp_sink::OtlpOptions;
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
@@ -67,6 +70,7 @@ pub mod fuzzing {
     pub use crate::config_file::lines as config_lines;
     pub use crate::http::exchange::answer_in_pieces;
     pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
+    pub use crate::status::head_in_pieces;
 }
 
 /// The README's examples are tests.

@@ -20,18 +20,22 @@ pub(crate) fn set_level(level: LogLevel) {
 /// lost: there is nowhere to say so.
 pub(crate) fn write(level: LogLevel, message: std::fmt::Arguments<'_>) {
     if level as u8 <= LEVEL.load(Ordering::Relaxed) {
-        let message = message.to_string();
-        let line = format!("spanring: {}: {message}\n", level.name());
-        // Not through the standard library's lock, which a lost thread may hold in a fork child.
-        let _ = crate::thread::undisturbed(|| {
-            rustix::io::write(rustix::stdio::stderr(), line.as_bytes())
-        });
-        if let Some(mut recent) = recent() {
-            if recent.messages.len() == RECENT_MAX {
-                recent.messages.pop_front();
-            }
-            recent.messages.push_back((level, message));
+        write_asked(level, message);
+    }
+}
+
+/// As [`write`], for what somebody asked for by itself: it is written whatever level is set.
+pub(crate) fn write_asked(level: LogLevel, message: std::fmt::Arguments<'_>) {
+    let message = message.to_string();
+    let line = format!("spanring: {}: {message}\n", level.name());
+    // Not through the standard library's lock, which a lost thread may hold in a fork child.
+    let _ =
+        crate::thread::undisturbed(|| rustix::io::write(rustix::stdio::stderr(), line.as_bytes()));
+    if let Some(mut recent) = recent() {
+        if recent.messages.len() == RECENT_MAX {
+            recent.messages.pop_front();
         }
+        recent.messages.push_back((level, message));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pipeline: an engine, its flusher and its sinks, as an application sees them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use spanring::Value;
 use spanring::export::{Attached, Engine, EngineOptions, FlushError};
+use spanring::record::Records;
 use spanring::settings::Settings;
 
-use crate::batch::Encoder;
+use crate::batch::{Encoder, TickClock};
 use crate::config_file::ConfigFile;
 use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::Flusher;
 use crate::log;
+use crate::metrics::{
+    self, Facts, HealthReport, Memory, Meter, Metrics, NAME_BYTES_MAX, SERIES_MAX, Timings, Watch,
+};
 use crate::openai_sink::OpenAiOptions;
 use crate::otlp_sink::OtlpOptions;
 use crate::outlet::Source;
@@ -23,6 +28,7 @@ use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::{InstanceId, Sink};
 use crate::stats::{PipelineStats, SinkStats};
+use crate::status::Status;
 
 /// How long dropping a pipeline waits for what is left.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,6 +77,26 @@ pub(crate) struct Shared {
     bytes: AtomicU64,
     wake_ups: AtomicU64,
     panics: AtomicU64,
+    begun: Instant,
+    /// There once spans were measured.
+    meter: Mutex<Option<Box<Meter>>>,
+    flusher_cpu: Mutex<FlusherCpu>,
+}
+
+/// Processor time of the flusher: by the clock of its thread while it runs, and afterwards as it was at the end.
+#[derive(Default)]
+struct FlusherCpu {
+    clock: Option<libc::clockid_t>,
+    /// What the clock showed when the flusher began.
+    before: Duration,
+    ended: Option<Duration>,
+}
+
+impl FlusherCpu {
+    fn time(&self) -> Option<Duration> {
+        let running = self.clock.and_then(crate::thread::cpu_time);
+        self.ended.or_else(|| Some(running?.saturating_sub(self.before)))
+    }
 }
 
 #[derive(Default)]
@@ -83,6 +109,9 @@ struct State {
     sink_changes: Vec<SinkChange>,
     /// Sinks with a spool: name, and the spool's directory.
     spools: Vec<(String, String)>,
+    watch: Watch,
+    /// Where the status endpoint listens.
+    status: Option<SocketAddr>,
 }
 
 /// What the application asked for while the flusher runs.
@@ -133,6 +162,23 @@ impl Pipeline {
     /// What has been counted so far.
     pub fn stats(&self) -> PipelineStats {
         self.shared.stats()
+    }
+
+    /// What has been measured so far: the counts of [`stats`](Self::stats), memory, time, and, while one of the settings
+    /// `METRICS`, `REPORT_EVERY` and `STATUS_ADDRESS` asks for it, the spans themselves. A span counts once its batch is
+    /// sealed.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+
+    /// Whether tracing is well, and why not. The limits are the settings `HEALTH_…`.
+    pub fn health(&self) -> HealthReport {
+        self.shared.health()
+    }
+
+    /// Where the status endpoint listens, if there is one: with port 0 in `STATUS_ADDRESS`, the port that was free.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        lock(&self.shared.state).status
     }
 
     /// The settings in force.
@@ -210,6 +256,11 @@ impl Pipeline {
         let name = name.into();
         lock(&self.shared.state).spools.retain(|(known, _)| *known != name);
         self.shared.change_sinks(SinkChange::Remove(name));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What the pipeline's batches carry to tell them from other pipelines'.
@@ -312,8 +363,99 @@ impl Shared {
 
     pub(crate) fn publish(&self, sinks: impl Iterator<Item = SinkStats>) {
         let mut state = lock(&self.state);
-        state.sinks.clear();
-        state.sinks.extend(sinks);
+        let State { sinks: known, watch, .. } = &mut *state;
+        known.clear();
+        known.extend(sinks);
+        watch.look(known, Instant::now());
+    }
+
+    /// The flusher runs on this thread from now on.
+    pub(crate) fn flusher_begins(&self) {
+        let clock = crate::thread::cpu_clock();
+        let before = clock.and_then(crate::thread::cpu_time).unwrap_or_default();
+        *lock(&self.flusher_cpu) = FlusherCpu { clock, before, ended: None };
+    }
+
+    pub(crate) fn flusher_ends(&self) {
+        let mut cpu = lock(&self.flusher_cpu);
+        cpu.ended = cpu.time();
+    }
+
+    /// Measures the spans of a batch, and reports if that is due.
+    pub(crate) fn measure(
+        &self,
+        records: &Records,
+        clock: &impl TickClock,
+        now: Instant,
+        settings: &Settings,
+    ) {
+        let mut meter = lock(&self.meter);
+        let meter = meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+        if meter.add(records, clock, now) {
+            log::warning!(
+                "there are spans of more than {SERIES_MAX} names and kinds, or names of more than {NAME_BYTES_MAX} bytes: \
+                 those beyond are measured together as (other); names with numbers in them are better attributes"
+            );
+        }
+        if let Some(report) = meter.report(settings.report_every, Instant::now()) {
+            log::write_asked(spanring::settings::LogLevel::Info, format_args!("{report}"));
+        }
+    }
+
+    pub(crate) fn count_seal(&self, took: Duration) {
+        if let Some(meter) = &mut *lock(&self.meter) {
+            meter.sealed(took);
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let stats = self.stats();
+        let settings = self.settings();
+        let now = Instant::now();
+        // In a fork child its parent's flusher may hold them for good.
+        let is_ours = !self.engine.is_from_parent();
+        let meter = is_ours.then(|| lock(&self.meter));
+        let meter = meter.as_ref().and_then(|meter| meter.as_deref());
+        let (spans, seals) = match meter {
+            Some(meter) => (Some(meter.snapshot(now)), meter.seals()),
+            None => (None, Timings::default()),
+        };
+        let rings = stats.engine.ring_bytes as u64;
+        let used = settings.max_bytes.saturating_sub(stats.engine.bytes_free);
+        let memory = Memory {
+            rings,
+            values_and_queues: used.saturating_sub(rings),
+            metrics: spans.as_ref().map_or(0, |spans| spans.bytes as u64),
+            process: metrics::process_memory(),
+        };
+        Metrics {
+            uptime: now.saturating_duration_since(self.begun),
+            spans_max: settings.max_spans as u64,
+            bytes_max: settings.max_bytes,
+            memory,
+            flusher_cpu: is_ours.then(|| lock(&self.flusher_cpu).time()).flatten(),
+            seals,
+            spans,
+            stats,
+        }
+    }
+
+    pub(crate) fn health(&self) -> HealthReport {
+        let settings = self.settings();
+        if self.engine.is_from_parent() {
+            // Its locks may be held by a thread that this process does not have.
+            return HealthReport::of_fork_child();
+        }
+        let ended = self.engine.is_closed();
+        let stats = self.stats();
+        let now = Instant::now();
+        let last_minute = lock(&self.meter).as_ref().map(|meter| meter.last_minute(now));
+        let start_failed =
+            !ended && lock(&self.waiting).is_some() && { lock(&self.state).start_failed.is_some() };
+        let memory = metrics::process_memory();
+        let (settings, stats) = (&*settings, &stats);
+        let facts = Facts { settings, stats, ended, start_failed, memory, last_minute };
+        metrics::evaluate(&facts, &mut lock(&self.state).watch, now)
     }
 
     fn change_sinks(&self, change: SinkChange) {
@@ -589,6 +731,8 @@ impl PipelineBuilder {
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
+        let begun = Instant::now();
+        let meter = settings.measures_spans().then(|| Box::new(Meter::new(begun)));
         let shared = Arc::new(Shared {
             engine,
             instance: InstanceId(spanring::export::random_u128()),
@@ -603,9 +747,17 @@ impl PipelineBuilder {
             bytes: AtomicU64::new(0),
             wake_ups: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            begun,
+            meter: Mutex::new(meter),
+            flusher_cpu: Mutex::default(),
         });
         let is_watching = config.is_some();
-        let flusher = Flusher::new(shared.clone(), poll, io, sources, encoder, scopes, config);
+        let registry = io.registry.try_clone();
+        let status = crate::status::open(&shared.settings(), registry, engine);
+        let has_status = status.is_some();
+        lock(&shared.state).status = status.as_ref().map(Status::address);
+        let flusher =
+            Flusher::new(shared.clone(), poll, io, status, sources, encoder, scopes, config);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
@@ -620,8 +772,8 @@ impl PipelineBuilder {
             }
         });
         crate::exit::register(&shared);
-        if is_watching {
-            // A file may turn on what it turned off, without any span.
+        if is_watching || has_status {
+            // A file may turn on what it turned off, and whoever asks is to be answered, without any span.
             shared.start();
         }
         Ok(Pipeline { shared })

@@ -8,6 +8,7 @@ use std::ffi::c_void;
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// As much as the standard library gives.
 const STACK_BYTES: usize = 2 << 20;
@@ -47,6 +48,27 @@ pub(crate) fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // SAFETY: no thread was made, so the body is still ours.
     drop(unsafe { Box::from_raw(body) });
     Err(io::Error::from_raw_os_error(error))
+}
+
+/// The clock of the calling thread's processor time, which other threads can read; `None` where there is none.
+pub(crate) fn cpu_clock() -> Option<libc::clockid_t> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut clock = 0;
+        // SAFETY: the calling thread lives, and `clock` is writable.
+        let code = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        (code == 0).then_some(clock)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// What a [`cpu_clock`] shows; `None` once its thread has ended.
+pub(crate) fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; a clock that is gone gives an error.
+    let code = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (code == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 /// Blocks all signals on this thread, but for those that say that it is broken; returns the mask before.

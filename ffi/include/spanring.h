@@ -619,6 +619,24 @@ int32_t spanring_message_next(char *out,
 int32_t spanring_stats_json(char *out,
                             size_t *len);
 
+// Gives what is measured as JSON (docs/status.md): the counts, memory, time, and with METRICS the spans by name and kind. `len` as for
+// `spanring_stats_json`; between two calls the text may grow.
+//
+// # Safety
+//
+// As for [`spanring_stats_json`].
+int32_t spanring_metrics_json(char *out,
+                              size_t *len);
+
+// Gives whether tracing is well as JSON (docs/status.md): `healthy`, and the `reasons` why not. `len` as for
+// `spanring_stats_json`; between two calls the text may grow.
+//
+// # Safety
+//
+// As for [`spanring_stats_json`].
+int32_t spanring_health_json(char *out,
+                             size_t *len);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

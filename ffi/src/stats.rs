@@ -164,6 +164,36 @@ pub unsafe extern "C" fn spanring_stats_json(out: *mut c_char, len: *mut usize) 
     })
 }
 
+/// Gives what is measured as JSON (docs/status.md): the counts, memory, time, and with METRICS the spans by name and kind. `len` as for
+/// `spanring_stats_json`; between two calls the text may grow.
+///
+/// # Safety
+///
+/// As for [`spanring_stats_json`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_metrics_json(out: *mut c_char, len: *mut usize) -> i32 {
+    guarded(|| {
+        let text = running()?.0.metrics().to_json();
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&text, out, len, "out") }
+    })
+}
+
+/// Gives whether tracing is well as JSON (docs/status.md): `healthy`, and the `reasons` why not. `len` as for
+/// `spanring_stats_json`; between two calls the text may grow.
+///
+/// # Safety
+///
+/// As for [`spanring_stats_json`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_health_json(out: *mut c_char, len: *mut usize) -> i32 {
+    guarded(|| {
+        let text = running()?.0.health().to_json();
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&text, out, len, "out") }
+    })
+}
+
 fn to_json(stats: &PipelineStats) -> serde_json::Value {
     let dropped: serde_json::Map<_, _> = stats
         .engine

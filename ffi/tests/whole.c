@@ -161,6 +161,12 @@ int main(int count, char **arguments) {
     len = sizeof(json);
     ANSWERS(SPANRING_OK, spanring_stats_json(json, &len));
     CHECK(strlen(json) == len && strstr(json, "\"created\":12") && strstr(json, "\"sinks\":[{"));
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_metrics_json(json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"created\":12"));
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_health_json(json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"tracing_enabled\":true"));
 
     /* Settings that change meanwhile. */
     spanring_setting changes[] = {{TEXT("sampler"), TEXT("always_off")}, {TEXT("BATCH_SIZE"), TEXT("9")}};

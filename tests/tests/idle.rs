@@ -88,7 +88,36 @@ fn an_idle_pipeline_with_a_kept_connection_makes_no_wake_up() {
     pipeline.shutdown(LONG).unwrap();
 }
 
-/// The test above once more, as the kernel's calls show it.
+#[test]
+fn an_endpoint_that_nobody_asks_makes_no_wake_up() {
+    use std::io::{Read, Write};
+    let before = threads();
+    let address = ([127, 0, 0, 1], 0).into();
+    let pipeline = Pipeline::builder()
+        .settings(settings().status_address(address).build())
+        .sink(spanring_exporter::MemorySink::new())
+        .build()
+        .unwrap();
+    let address = pipeline.status_address().unwrap();
+    let ask = || {
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        socket.write_all(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    };
+    ask();
+    let flusher = flusher(&before);
+    wait_for_rest(|| switches(flusher));
+    let counts = || (switches(flusher), pipeline.stats().wake_ups);
+    let at_first = counts();
+    std::thread::sleep(WATCHED);
+    assert_eq!(counts(), at_first, "the flusher woke up");
+    ask();
+    assert!(counts() > at_first);
+}
+
+/// The first test once more, as the kernel's calls show it.
 #[test]
 fn an_idle_pipeline_makes_no_system_call() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! `spanring demo`: the main job at a glance.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -44,6 +45,9 @@ pub struct Args {
     /// Where to put the segments [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Serve health, metrics and settings over HTTP meanwhile, and say where [default address: 127.0.0.1, a free port]
+    #[arg(long)]
+    pub status: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -83,6 +87,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     settings.endpoint = None;
     settings.openai = false;
     keep_everything(&mut settings);
+    if args.status {
+        settings.status_address.get_or_insert(SocketAddr::from(([127, 0, 0, 1], 0)));
+    }
     match perform(args, settings, &dir.path, &mut problems) {
         Ok((report, instance)) if args.json => {
             let _ = instance;

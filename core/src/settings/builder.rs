@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,6 +107,13 @@ impl SettingsBuilder {
         link_count_limit: u32,
         event_attribute_count_limit: u32,
         link_attribute_count_limit: u32,
+        metrics: bool,
+        report_every: u64,
+        health_max_memory: u64,
+        health_max_error_rate: f64,
+        health_sink_grace: Duration,
+        status_address: SocketAddr,
+        status_any_address: bool,
     }
 
     /// Sets the setting of that name (`MAX_SPANS`, or `max_spans`) as its environment variable would, but from code: what

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub(super) enum Data {
     Integer(i64),
     Duration(Duration),
     Switch(bool),
+    /// A part of a whole, from 0 to 1.
+    Share(f64),
+    Address(SocketAddr),
     Text(String),
     Path(PathBuf),
     Level(LogLevel),
@@ -61,6 +65,9 @@ pub(super) enum Kind {
         max: Duration,
     },
     Switch,
+    Share,
+    /// Where to listen.
+    Address,
     Text,
     Path,
     Level,
@@ -130,6 +137,8 @@ impl Kind {
             Kind::Bytes { .. } => Data::Integer(bytes(text)?).into(),
             Kind::Duration { .. } => Data::Duration(duration(text, dialect)?).into(),
             Kind::Switch => switch(text, dialect)?,
+            Kind::Share => Data::Share(text.parse().map_err(|_| "is not a number")?).into(),
+            Kind::Address => Data::Address(address(text)?).into(),
             Kind::Text => Data::Text(text.to_owned()).into(),
             Kind::Level => Data::Level(log_level(text)?).into(),
             Kind::Preset => Data::Preset(Preset::from_name(text).ok_or("is not a preset")?).into(),
@@ -164,6 +173,7 @@ impl Kind {
                 (min..=max).contains(value)
             }
             (Kind::Duration { min, max }, Data::Duration(value)) => (min..=max).contains(value),
+            (Kind::Share, Data::Share(share)) => (0.0..=1.0).contains(share),
             (Kind::Text, Data::Text(text)) if text.len() > TEXT_BYTES_MAX => {
                 return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
             }
@@ -195,6 +205,8 @@ impl Kind {
                 format!("{} to {}", seconds(min), seconds(max))
             }
             Kind::Switch => "true, false".to_owned(),
+            Kind::Share => "0 to 1".to_owned(),
+            Kind::Address => "IP:PORT or localhost:PORT".to_owned(),
             Kind::Text => format!("up to {TEXT_BYTES_MAX} bytes"),
             Kind::Path => "a path".to_owned(),
             Kind::Level => LogLevel::names(),
@@ -242,6 +254,8 @@ impl Data {
             Data::Integer(value) => Some(value.to_string()),
             Data::Duration(value) => Some(seconds(*value)),
             Data::Switch(value) => Some(value.to_string()),
+            Data::Share(value) => Some(value.to_string()),
+            Data::Address(address) => Some(address.to_string()),
             Data::Text(text) => Some(text.clone()),
             Data::Path(path) => Some(path.display().to_string()),
             Data::Level(level) => Some(level.to_string()),
@@ -343,6 +357,19 @@ fn switch(text: &str, dialect: Dialect) -> Result<Parsed, String> {
             data: Data::Switch(false),
             remark: Some("means false, because OpenTelemetry knows only true as true".to_owned()),
         }),
+    }
+}
+
+/// An address to listen at: no name but this one, so that nothing is looked up.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    const LOCALHOST: &str = "localhost:";
+    let refused = || "is not an IP address and a port".to_owned();
+    match text.get(..LOCALHOST.len()) {
+        Some(name) if name.eq_ignore_ascii_case(LOCALHOST) => {
+            let port = text[LOCALHOST.len()..].parse().map_err(|_| refused())?;
+            Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+        }
+        _ => text.parse().map_err(|_| refused()),
     }
 }
 

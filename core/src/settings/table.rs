@@ -487,4 +487,62 @@ pub(super) static TABLE: &[Row] = &[
         description: "Attributes of a link that are kept.",
         ..ROW
     },
+    Row {
+        suffix: "METRICS",
+        kind: Kind::Switch,
+        access: plain!(Switch, metrics),
+        default: "false",
+        description: "Whether spans are measured by name and kind; REPORT_EVERY and STATUS_ADDRESS switch that on, too.",
+        ..ROW
+    },
+    Row {
+        suffix: "REPORT_EVERY",
+        kind: Kind::Integer { min: 0, max: 1 << 40, unit: "spans" },
+        access: integer!(report_every),
+        default: "0",
+        description: "Spans after which one line in the log sums up what was measured, whatever LOG_LEVEL says; 0 is never.",
+        ..ROW
+    },
+    Row {
+        suffix: "HEALTH_MAX_MEMORY",
+        kind: Kind::Bytes { min: 1 << 20, max: 1 << 50 },
+        access: integer!(health_max_memory),
+        default: "1000MiB",
+        description: "Resident memory of the process beyond which it does not count as healthy.",
+        ..ROW
+    },
+    Row {
+        suffix: "HEALTH_MAX_ERROR_RATE",
+        kind: Kind::Share,
+        access: plain!(Share, health_max_error_rate),
+        default: "0.05",
+        description: "Share of the spans of the last minute with an error beyond which the process does not count as healthy.",
+        ..ROW
+    },
+    Row {
+        suffix: "HEALTH_SINK_GRACE",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, health_sink_grace),
+        default: "30",
+        description: "How long spans may wait for a sink that takes none before the pipeline does not count as healthy.",
+        ..ROW
+    },
+    Row {
+        suffix: "STATUS_ADDRESS",
+        kind: Kind::Address,
+        access: optional!(Address, status_address),
+        unset: Some("no endpoint"),
+        live: false,
+        description: "Where health, metrics and settings can be asked for over HTTP; port 0 is any that is free.",
+        ..ROW
+    },
+    Row {
+        suffix: "STATUS_ANY_ADDRESS",
+        kind: Kind::Switch,
+        access: plain!(Switch, status_any_address),
+        default: "false",
+        live: false,
+        description: "Whether STATUS_ADDRESS may be 0.0.0.0 or [::], which is every address of the machine.",
+        ..ROW
+    },
 ];

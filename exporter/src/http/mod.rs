@@ -41,6 +41,7 @@ pub(crate) use client::{Client, ClientOptions, Io, Request};
 pub(crate) use endpoint::{Endpoint, without_userinfo};
 pub(crate) use error::{HttpError, HttpErrorKind};
 pub(crate) use proxy::ProxySettings;
+pub(crate) use socket::Descriptors;
 pub(crate) use tls::TlsOptions;
 
 /// An answer, whatever its status.

@@ -29,7 +29,7 @@ const SEND: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND: SendFlags = SendFlags::empty();
 
-/// The raw descriptors of a client: one place for each of its tokens, the last for its registry.
+/// The raw descriptors of a client, or of the status endpoint: one place for each of its tokens, the last for its registry.
 ///
 /// A fork child closes them in its `pthread_atfork` handler, whatever the flusher was doing when the process forked:
 /// only atomics, in memory that is never freed, and a place is emptied before its descriptor is closed. A
@@ -70,7 +70,7 @@ extern "C" fn close_in_child() {
 
 impl Descriptors {
     /// A table with so many places for sockets, and one for the registry.
-    pub(super) fn claim(places: usize, registry: &Registry) -> &'static Self {
+    pub(crate) fn claim(places: usize, registry: &Registry) -> &'static Self {
         if !IS_CHILD_TOLD.swap(true, Ordering::Relaxed) {
             // SAFETY: a handler of the right type, which calls only what is safe in a fork child.
             unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) };
@@ -94,13 +94,18 @@ impl Descriptors {
     }
 
     /// Leaves the table to the next client. Its sockets are closed; the registry is about to be.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.set(self.places.len() - 1, CLOSED);
         self.used.store(false, Ordering::Release);
     }
 
-    fn set(&self, place: usize, descriptor: RawFd) {
+    pub(crate) fn set(&self, place: usize, descriptor: RawFd) {
         self.places[place].store(descriptor, Ordering::Relaxed);
+    }
+
+    /// The descriptor there is about to be closed.
+    pub(crate) fn empty(&self, place: usize) {
+        self.set(place, CLOSED);
     }
 
     fn close_all(&self) {
@@ -116,7 +121,7 @@ impl Descriptors {
 
     /// Those of sockets.
     #[cfg(test)]
-    pub(super) fn open(&self) -> Vec<RawFd> {
+    pub(crate) fn open(&self) -> Vec<RawFd> {
         let (_registry, sockets) = self.places.split_last().unwrap();
         let all = sockets.iter().map(|place| place.load(Ordering::Relaxed));
         all.filter(|&descriptor| descriptor != CLOSED).collect()
@@ -225,7 +230,7 @@ impl Write for Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.place.descriptors.set(self.place.index, CLOSED);
+        self.place.descriptors.empty(self.place.index);
         // It fails only if it was not registered.
         let _ = match &mut self.socket {
             Socket::Tcp(socket) => self.place.registry.deregister(socket),

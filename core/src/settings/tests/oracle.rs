@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     fn whatever_the_environment_says_the_settings_are_valid(
-        texts in vec(proptest::option::of(hostile()), 140),
+        texts in vec(proptest::option::of(hostile()), 180),
     ) {
         let names = TABLE.iter().flat_map(|row| row.names()).map(|name| name.text.into_owned());
         let names: Vec<String> = names.collect();
@@ -269,6 +269,7 @@ fn hostile() -> impl Strategy<Value = OsString> {
         "parentbased_rate_limit",
         "every_nth",
         "traceidratio",
+        "localhost:99",
         "baggage,b3,none",
         "a=b,c=%41",
         "service.name=x",

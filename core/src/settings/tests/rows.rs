@@ -27,6 +27,10 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
             }
         },
         Kind::Switch => [("true".to_owned(), "TRUE".to_owned()), same("false")],
+        Kind::Share => [same("0.25"), same("1")],
+        Kind::Address => {
+            [("127.0.0.1:80".to_owned(), "LocalHost:80".to_owned()), same("[2001:db8::1]:9464")]
+        }
         Kind::Text => [same("shop"), same("till")],
         Kind::Path => [same("/var/spans"), same("relative/spans")],
         Kind::Level => [same("debug"), ("error".to_owned(), "ERROR".to_owned())],
@@ -86,6 +90,10 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         (Kind::Duration { .. }, _) => &["soon", "1.5", "-1", "+1", "0", "9999999999999"],
         (Kind::Switch, Dialect::Own) => &["maybe", "2"],
         (Kind::Switch, _) => &[],
+        (Kind::Share, _) => &["2", "-0.1", "NaN", "half", "5%"],
+        (Kind::Address, _) => {
+            &["9464", "localhost", "localhost:http", "127.0.0.1", "host:80", "::1:x"]
+        }
         (Kind::Text, _) => return vec!["x".repeat(4097)],
         (Kind::Path, _) => return vec!["x".repeat((64 << 10) + 1)],
         (Kind::Level, _) => &["loud"],
@@ -275,7 +283,8 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         .openai_api_key("sk-code")
         .openai_org_id("org-code")
         .openai_project_id("proj-code")
-        .attribute_value_length_limit(10);
+        .attribute_value_length_limit(10)
+        .status_address(([127, 0, 0, 1], 0).into());
     let fields = [
         "preset",
         "config",
@@ -289,6 +298,7 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         "openai_org_id",
         "openai_project_id",
         "attribute_value_length_limit",
+        "status_address",
     ];
     for field in fields {
         let name = format!("SPANRING_{}", field.to_uppercase());
@@ -352,6 +362,13 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("link_count_limit", "2", |b| b.link_count_limit(2)),
     ("event_attribute_count_limit", "3", |b| b.event_attribute_count_limit(3)),
     ("link_attribute_count_limit", "2147483647", |b| b.link_attribute_count_limit(i32::MAX as u32)),
+    ("metrics", "true", |b| b.metrics(true)),
+    ("report_every", "1000", |b| b.report_every(1000)),
+    ("health_max_memory", "1048576", |b| b.health_max_memory(1 << 20)),
+    ("health_max_error_rate", "0.5", |b| b.health_max_error_rate(0.5)),
+    ("health_sink_grace", "0.001", |b| b.health_sink_grace(Duration::from_millis(1))),
+    ("status_address", "[::1]:9464", |b| b.status_address("[::1]:9464".parse().unwrap())),
+    ("status_any_address", "true", |b| b.status_any_address(true)),
 ];
 
 #[test]

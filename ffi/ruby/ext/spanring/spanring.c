@@ -1862,25 +1862,42 @@ static VALUE inject(VALUE module, VALUE object) {
     return rb_assoc_new(rb_utf8_str_new_cstr(parent), rb_utf8_str_new(place, (long)len));
 }
 
-/* _start([[name, value]], flags) */
-static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
-    (void)module;
-    uint32_t given = NUM2UINT(flags);
-    long count = RARRAY_LEN(pairs);
-    VALUE place;
-    spanring_setting *settings = ALLOCV_N(spanring_setting, place, count + 1);
-    for (long index = 0; index < count; index++) {
+/* [[name, value]], in memory of as many settings, while the pairs have the texts. */
+static void settings_of(VALUE pairs, spanring_setting *settings) {
+    for (long index = 0; index < RARRAY_LEN(pairs); index++) {
         VALUE pair = RARRAY_AREF(pairs, index);
         VALUE name = RARRAY_AREF(pair, 0), value = RARRAY_AREF(pair, 1);
         Check_Type(name, T_STRING);
         Check_Type(value, T_STRING);
         settings[index] = (spanring_setting){RSTRING_PTR(name), (size_t)RSTRING_LEN(name), RSTRING_PTR(value), (size_t)RSTRING_LEN(value)};
     }
-    spanring_options options = {.size = sizeof(options),
-                                .settings = settings,
-                                .settings_len = (size_t)count,
-                                .flags = given};
+}
+
+/* _start([[name, value]], flags) */
+static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
+    (void)module;
+    VALUE place;
+    spanring_options options = {.size = sizeof(options), .settings_len = (size_t)RARRAY_LEN(pairs), .flags = NUM2UINT(flags)};
+    spanring_setting *settings = ALLOCV_N(spanring_setting, place, options.settings_len + 1);
+    settings_of(pairs, settings);
+    options.settings = settings;
     int32_t code = spanring_start(&options);
+    ALLOCV_END(place);
+    RB_GC_GUARD(pairs);
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    return Qnil;
+}
+
+/* _change([[name, value]]) */
+static VALUE change(VALUE module, VALUE pairs) {
+    (void)module;
+    VALUE place;
+    size_t count = (size_t)RARRAY_LEN(pairs);
+    spanring_setting *settings = ALLOCV_N(spanring_setting, place, count + 1);
+    settings_of(pairs, settings);
+    int32_t code = spanring_settings_change(settings, count);
     ALLOCV_END(place);
     RB_GC_GUARD(pairs);
     if (code != SPANRING_OK) {
@@ -1954,14 +1971,13 @@ static VALUE shut_down(VALUE module, VALUE timeout) {
     return answer(wait.code);
 }
 
-/* _stats_json -> text */
-static VALUE stats_json(VALUE module) {
-    (void)module;
+/* What a function of the library writes. */
+static VALUE text_from(int32_t (*get)(char *, size_t *)) {
     size_t size = 4096;
     for (;;) {
         VALUE text = rb_utf8_str_new(NULL, (long)size);
         size_t len = size;
-        int32_t code = spanring_stats_json(RSTRING_PTR(text), &len);
+        int32_t code = get(RSTRING_PTR(text), &len);
         if (code == SPANRING_OK) {
             rb_str_set_len(text, (long)len);
             return text;
@@ -1971,6 +1987,18 @@ static VALUE stats_json(VALUE module) {
         }
         size = len + 1024;
     }
+}
+
+/* _stats_json -> text */
+static VALUE stats_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_stats_json);
+}
+
+/* _settings_json -> text */
+static VALUE settings_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_settings_json);
 }
 
 /* _next_message -> [severity, text], or nil */
@@ -2037,6 +2065,8 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_ext_ractor_safe(false);
     rb_define_singleton_method(spanring_module, "_shutdown", shut_down, 1);
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
+    rb_define_singleton_method(spanring_module, "_change", change, 1);
+    rb_define_singleton_method(spanring_module, "_settings_json", settings_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
