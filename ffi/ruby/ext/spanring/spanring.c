@@ -891,7 +891,10 @@ typedef struct {
     span *span;                      /* what is current, or NULL */
     const spanring_context *context; /* if `span` is NULL; NULL for none */
     VALUE owner;                     /* the Span or Context that has it, or nil */
-    bool ends; /* the span ends with the block */
+    VALUE component;                 /* whose span it is (Spanring::Traceable); 0 for nobody's */
+    VALUE note;                      /* what the component keeps with it */
+    bool ends;    /* the span ends with the block */
+    bool entered; /* no block: it is current until the span ends, wherever that is */
 } entry;
 
 /* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. Each owner is marked: the call that pushed
@@ -906,6 +909,8 @@ static void fiber_mark(void *pointer) {
     const fiber *self = pointer;
     for (uint32_t at = 0; at < self->depth; at++) {
         rb_gc_mark(self->entries[at].owner);
+        rb_gc_mark(self->entries[at].component);
+        rb_gc_mark(self->entries[at].note);
     }
 }
 
@@ -949,12 +954,34 @@ static inline fiber *here(void) {
     return LIKELY(now == last_fiber) ? last : here_slowly(now);
 }
 
-static inline const spanring_context *current_context(fiber *self) {
-    if (self->depth == 0) {
-        return NULL;
+static inline bool is_over(const entry *self) { return UNLIKELY(self->entered) && !self->span->live; }
+
+/* The innermost entry; NULL if nothing is current. Those that are over and lie above all blocks go. */
+static inline entry *top_of(fiber *self) {
+    while (self->depth > 0) {
+        entry *top = &self->entries[self->depth - 1];
+        if (LIKELY(!is_over(top))) {
+            return top;
+        }
+        self->depth--;
     }
-    entry *top = &self->entries[self->depth - 1];
-    return top->span != NULL ? context_of_span(top->span) : top->context;
+    return NULL;
+}
+
+static inline const spanring_context *current_context(fiber *self) {
+    const entry *top = top_of(self);
+    return top == NULL ? NULL : top->span != NULL ? context_of_span(top->span) : top->context;
+}
+
+/* The innermost entry of a component whose span goes on; NULL if it has none here. */
+static inline const entry *entry_of(const fiber *self, VALUE component) {
+    for (uint32_t at = RTEST(component) ? self->depth : 0; at > 0; at--) {
+        const entry *found = &self->entries[at - 1];
+        if (found->component == component && found->span->live) {
+            return found;
+        }
+    }
+    return NULL;
 }
 
 static COLD void more_entries(fiber *self) {
@@ -967,12 +994,15 @@ static COLD void more_entries(fiber *self) {
     self->size = size;
 }
 
-/* The place of the next entry. */
-static inline entry *next_entry(fiber *self) {
+/* Makes a span current, or a context. */
+static inline entry *push(fiber *self, span *span, const spanring_context *context, VALUE owner) {
     if (UNLIKELY(self->depth == self->size)) {
         more_entries(self);
     }
-    return &self->entries[self->depth];
+    entry *next = &self->entries[self->depth];
+    *next = (entry){.span = span, .context = context, .owner = owner};
+    self->depth++;
+    return next;
 }
 
 static inline void pop(fiber *self) {
@@ -1087,7 +1117,9 @@ typedef struct {
     VALUE name;
     VALUE attributes;
     VALUE keywords;
-    uint32_t depth;
+    VALUE component; /* 0 for none */
+    VALUE note;
+    uint32_t depth; /* what is left again; UINT32_MAX until it is current */
     bool in_block;
     spanring_span_options options;
     packer packed;
@@ -1111,11 +1143,11 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
 static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
     start_span_in(with->span, with->name, &with->options);
-    entry *next = next_entry(with->fiber);
-    next->span = with->span;
-    next->owner = with->object;
+    entry *next = push(with->fiber, with->span, NULL, with->object);
+    next->component = with->component;
+    next->note = with->note;
     next->ends = true;
-    with->fiber->depth++;
+    with->depth = with->fiber->depth - 1;
     if (!NIL_P(with->keywords) || !NIL_P(with->attributes)) {
         set_call(with->span, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
@@ -1180,6 +1212,28 @@ static VALUE span_without_block(const description *of) {
     return object;
 }
 
+/* Runs the block that was given in a new span. */
+static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
+    with->options.size = sizeof(with->options);
+    with->options.flags = SPANRING_SPAN_DETACHED;
+    with->fiber = here();
+    with->depth = UINT32_MAX;
+    with->object = span_object();
+    with->span = RTYPEDDATA_DATA(with->object) = span_allocate();
+    find_parent(&with->options, parent, with->fiber);
+    pack_begin(&with->packed);
+    int state;
+    VALUE result = rb_protect(run_block, (VALUE)with, &state);
+    pack_done(&with->packed);
+    if (UNLIKELY(state != 0)) {
+        leave_with(state, with);
+    }
+    leave(with->fiber, with->depth);
+    RB_GC_GUARD(with->object);
+    RB_GC_GUARD(parent);
+    return result;
+}
+
 /* span(name, attributes = nil, kind = nil, parent = nil, **keywords) { |span| } */
 static VALUE module_span(int count, VALUE *values, VALUE module) {
     (void)module;
@@ -1195,30 +1249,13 @@ static VALUE module_span(int count, VALUE *values, VALUE module) {
     }
     block with;
     memset(&with, 0, offsetof(block, packed));
-    with.options.size = sizeof(with.options);
-    with.options.flags = SPANRING_SPAN_DETACHED;
     if (UNLIKELY(given.count > 2)) {
         with.options.kind = kind_of(given.values[2]);
     }
     with.name = given.values[0];
     with.attributes = attributes;
     with.keywords = given.keywords;
-    with.fiber = here();
-    with.depth = with.fiber->depth;
-    with.object = span_object();
-    with.span = RTYPEDDATA_DATA(with.object) = span_allocate();
-    find_parent(&with.options, parent, with.fiber);
-    pack_begin(&with.packed);
-    int state;
-    VALUE result = rb_protect(run_block, (VALUE)&with, &state);
-    pack_done(&with.packed);
-    if (UNLIKELY(state != 0)) {
-        leave_with(state, &with);
-    }
-    leave(with.fiber, with.depth);
-    RB_GC_GUARD(with.object);
-    RB_GC_GUARD(parent);
-    return result;
+    return span_around_block(&with, parent);
 }
 
 /* start_span(name, attributes = nil, kind: nil, parent: nil, start_time: nil) */
@@ -1461,11 +1498,8 @@ static VALUE inspect(VALUE object) {
 /* current_span -> the Span that is current, or nil */
 static VALUE current_span(VALUE module) {
     (void)module;
-    fiber *self = here();
-    if (self->depth == 0 || self->entries[self->depth - 1].span == NULL) {
-        return Qnil;
-    }
-    return self->entries[self->depth - 1].owner;
+    const entry *top = top_of(here());
+    return top == NULL || top->span == NULL ? Qnil : top->owner;
 }
 
 /* _current_ids -> [trace ID, span ID], or nil */
@@ -1502,12 +1536,7 @@ static VALUE attach(VALUE module, VALUE object) {
     rb_need_block();
     fiber *self = here();
     uint32_t depth = self->depth;
-    entry *next = next_entry(self);
-    next->span = is_span(object) ? span_in(object) : NULL;
-    next->context = next->span == NULL ? context_of(object) : NULL;
-    next->owner = object;
-    next->ends = false;
-    self->depth++;
+    push(self, is_span(object) ? span_in(object) : NULL, is_span(object) ? NULL : context_of(object), object);
     int state;
     VALUE result = rb_protect(yield_nothing, Qnil, &state);
     leave(self, depth);
@@ -1516,6 +1545,58 @@ static VALUE attach(VALUE module, VALUE object) {
         rb_jump_tag(state);
     }
     return result;
+}
+
+/* ---- Spans of components (lib/spanring/traceable.rb) ---- */
+
+/* span(component, note, name, attributes, more, kind) { |span| }: a span that the component finds again; attributes are a Hash or nil */
+static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, VALUE attributes, VALUE more, VALUE kind) {
+    (void)module;
+    rb_need_block();
+    if (!is_name(name)) {
+        raise_name("a span's", name);
+    }
+    block with;
+    memset(&with, 0, offsetof(block, packed));
+    with.name = name;
+    with.attributes = attributes_of(attributes);
+    with.keywords = attributes_of(more);
+    with.component = component;
+    with.note = note;
+    with.options.kind = NIL_P(kind) ? 0 : kind_of(kind);
+    return span_around_block(&with, Qnil);
+}
+
+/* enter(component, note, span) -> span, which is the component's, and current until it ends */
+static VALUE stack_enter(VALUE module, VALUE component, VALUE note, VALUE object) {
+    (void)module;
+    fiber *self = here();
+    top_of(self);
+    entry *next = push(self, rb_check_typeddata(object, &span_type), NULL, object);
+    next->component = component;
+    next->note = note;
+    next->entered = true;
+    return object;
+}
+
+/* note(component) -> the note of its innermost span that goes on in this fiber, or nil */
+static VALUE stack_note(VALUE module, VALUE component) {
+    (void)module;
+    const entry *found = entry_of(here(), component);
+    return found == NULL ? Qnil : found->note;
+}
+
+/* reusable(component, note) -> its innermost span that goes on in this fiber, if that has this note, or no note is given; or nil */
+static VALUE stack_reusable(VALUE module, VALUE component, VALUE note) {
+    (void)module;
+    const entry *found = entry_of(here(), component);
+    return found != NULL && (NIL_P(note) || found->note == note) ? found->owner : Qnil;
+}
+
+/* empty? -> whether nothing is current in this fiber, not even a context */
+static VALUE stack_is_empty(VALUE module) {
+    (void)module;
+    return top_of(here()) == NULL ? Qtrue : Qfalse;
 }
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
@@ -1729,6 +1810,14 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_shutdown", shut_down, 1);
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
+
+    VALUE stack = rb_define_module_under(spanring_module, "Stack");
+    rb_funcall(spanring_module, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Stack")));
+    rb_define_singleton_method(stack, "span", stack_span, 6);
+    rb_define_singleton_method(stack, "enter", stack_enter, 3);
+    rb_define_singleton_method(stack, "note", stack_note, 1);
+    rb_define_singleton_method(stack, "reusable", stack_reusable, 2);
+    rb_define_singleton_method(stack, "empty?", stack_is_empty, 0);
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
     rb_gc_register_address(&span_class);
