@@ -186,6 +186,9 @@ typedef struct {
   uint32_t flags;
   // Zero.
   uint32_t reserved;
+  // IDs that another tracer or a recording gave the span; NULL for new ones. The trace ID takes the place of the parent's, and the sampler
+  // is asked in any case. Flags are not read. That no other span has them is up to the caller.
+  const spanring_ids *ids;
 } spanring_span_options;
 
 // A span under way. Its memory is the caller's and must not move; what is in it is the library's. One that is never ended is never
@@ -229,6 +232,8 @@ typedef struct {
   const uint8_t *attributes;
   // Their bytes.
   size_t attributes_len;
+  // IDs that another tracer or a recording gave the span; NULL for new ones, as in `spanring_span_options`.
+  const spanring_ids *ids;
 } spanring_record;
 
 // Counts of the pipeline. `created` = `sealed` + `dropped` + `resident`; over all sinks, `sink_sealed` + `sink_adopted` = `sink_delivered` +
@@ -428,7 +433,7 @@ int32_t spanring_tracer_create(const char *name,
 //
 // # Safety
 //
-// `options` is NULL or readable, `out` writable, and its memory stays where it is until the span has ended.
+// `options` is NULL or readable, as is what it points to, `out` writable, and its memory stays where it is until the span has ended.
 int32_t spanring_span_start(uint32_t name,
                             const spanring_span_options *options,
                             spanring_span *out);

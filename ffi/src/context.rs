@@ -8,8 +8,8 @@ use spanring::{
 };
 
 use crate::error::{
-    Error, Result, SPANRING_ERROR_BUFFER, SPANRING_ERROR_HANDLE, SPANRING_ERROR_PROPAGATION,
-    SPANRING_ERROR_SIZE, SPANRING_ERROR_THREAD, guarded, text,
+    Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_BUFFER, SPANRING_ERROR_HANDLE,
+    SPANRING_ERROR_PROPAGATION, SPANRING_ERROR_SIZE, SPANRING_ERROR_THREAD, guarded, text,
 };
 
 /// What identifies a span to its children. Its memory is the caller's, what is in it the library's. Made by `spanring_context_current`,
@@ -207,6 +207,30 @@ unsafe fn check_ids(ids: *const spanring_ids) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The IDs that the caller gives a span, if any.
+///
+/// # Safety
+///
+/// `ids` is NULL or readable.
+pub(crate) unsafe fn given_ids(ids: *const spanring_ids) -> Result<Option<(TraceId, SpanId)>> {
+    if ids.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { check_ids(ids) }?;
+    // SAFETY: checked.
+    let ids = unsafe { &*ids };
+    let trace_id = TraceId(u128::from_be_bytes(ids.trace_id));
+    let span_id = SpanId(u64::from_be_bytes(ids.span_id));
+    if !trace_id.is_valid() || !span_id.is_valid() {
+        return Err(Error::new(
+            SPANRING_ERROR_ARGUMENT,
+            format_args!("an ID in ids is zero; give both, or NULL for new ones"),
+        ));
+    }
+    Ok(Some((trace_id, span_id)))
 }
 
 /// Makes a context from IDs, with a tracestate (empty for none). With an ID of zero it is invalid: its children are roots.

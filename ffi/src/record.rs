@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use spanring::{Key, Span, WallTime};
 
-use crate::context::{put, spanring_context};
+use crate::context::{given_ids, put, spanring_context, spanring_ids};
 use crate::error::{Error, SPANRING_ERROR_ARGUMENT, bytes, guarded, text};
 use crate::packed::Reader;
 use crate::pipeline;
@@ -46,6 +46,8 @@ pub struct spanring_record {
     pub attributes: *const u8,
     /// Their bytes.
     pub attributes_len: usize,
+    /// IDs that another tracer or a recording gave the span; NULL for new ones, as in `spanring_span_options`.
+    pub ids: *const spanring_ids,
 }
 
 /// Records a span that is over, in one call. `out`, if it is not NULL, gets its context, for children and links; release it.
@@ -86,6 +88,8 @@ pub unsafe extern "C" fn spanring_record_span(
             // SAFETY: the caller's promise.
             false => Some(unsafe { spanring_context::get(record.parent) }?),
         };
+        // SAFETY: the caller's promise.
+        let ids = unsafe { given_ids(record.ids) }?;
         let start = || {
             let mut builder =
                 Span::builder(name).kind(kind).start_time(WallTime(record.start_unix_nano));
@@ -97,6 +101,9 @@ pub unsafe extern "C" fn spanring_record_span(
                 Some(parent) => builder.parent(parent),
                 None => builder,
             };
+            if let Some((trace_id, span_id)) = ids {
+                builder = builder.ids(trace_id, span_id);
+            }
             builder.start()
         };
         let mut span = start();

@@ -6,7 +6,7 @@ use spanring::{
     Attributes, Interned, Key, Span, SpanContext, SpanGuard, SpanKind, StatusCode, Tracer, WallTime,
 };
 
-use crate::context::{put, spanring_context, tag};
+use crate::context::{given_ids, put, spanring_context, spanring_ids, tag};
 use crate::error::{
     Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_FULL, SPANRING_ERROR_HANDLE,
     SPANRING_ERROR_SIZE, SPANRING_ERROR_THREAD, bytes, guarded, text,
@@ -42,6 +42,9 @@ pub struct spanring_span_options {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
+    /// IDs that another tracer or a recording gave the span; NULL for new ones. The trace ID takes the place of the parent's, and the sampler
+    /// is asked in any case. Flags are not read. That no other span has them is up to the caller.
+    pub ids: *const spanring_ids,
 }
 
 /// It has no parent, whatever is current.
@@ -185,7 +188,7 @@ pub unsafe extern "C" fn spanring_tracer_create(
 ///
 /// # Safety
 ///
-/// `options` is NULL or readable, `out` writable, and its memory stays where it is until the span has ended.
+/// `options` is NULL or readable, as is what it points to, `out` writable, and its memory stays where it is until the span has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanring_span_start(
     name: u32,
@@ -295,7 +298,7 @@ unsafe fn start_in_fork_child(
 
 /// # Safety
 ///
-/// The options' parent is NULL or readable.
+/// The options' parent and IDs are NULL or readable.
 #[inline(always)]
 unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span, bool)> {
     check_size(options.size, size_of::<spanring_span_options>(), "spanring_span_options")?;
@@ -308,7 +311,7 @@ unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span,
     }
     let kind = kind(options.kind)?;
     let detached = options.flags & SPANRING_SPAN_DETACHED != 0;
-    if options.tracer == 0 && options.start_unix_nano == 0 {
+    if options.tracer == 0 && options.start_unix_nano == 0 && options.ids.is_null() {
         // As hosts with contexts of their own start every span.
         if options.flags & SPANRING_SPAN_ROOT != 0 {
             return Ok((Span::__under(name, &SpanContext::default(), kind), detached));
@@ -344,6 +347,10 @@ unsafe fn build_any(
     } else if !options.parent.is_null() {
         // SAFETY: as promised to us.
         builder = builder.parent(unsafe { spanring_context::get(options.parent) }?);
+    }
+    // SAFETY: as promised to us.
+    if let Some((trace_id, span_id)) = unsafe { given_ids(options.ids) }? {
+        builder = builder.ids(trace_id, span_id);
     }
     Ok(builder.start())
 }

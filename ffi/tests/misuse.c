@@ -93,6 +93,11 @@ static void wrong_spans(void) {
     memset(&garbage, 0xa5, sizeof(garbage));
     options.tracer = 0, options.parent = &garbage;
     ANSWERS(SPANRING_ERROR_HANDLE, spanring_span_start(name, &options, &span));
+    spanring_ids ids = {.trace_id = "sixteen bytes id"};
+    options.parent = NULL, options.ids = &ids;
+    ANSWERS(SPANRING_ERROR_SIZE, spanring_span_start(name, &options, &span));
+    ids.size = sizeof(ids);
+    ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_span_start(name, &options, &span));
 
     /* Garbage, zero, a copy, a second end. */
     memset(&span, 0xa5, sizeof(span));
@@ -251,7 +256,10 @@ static void large_and_wrong_records(void) {
     ANSWERS(SPANRING_ERROR_NULL, spanring_record_span(&record, NULL));
     record.attributes = (const uint8_t *)"\1";
     ANSWERS(SPANRING_ERROR_PACKED, spanring_record_span(&record, NULL));
-    record.attributes_len = 0, record.flags = SPANRING_SPAN_DETACHED;
+    spanring_ids ids = {.size = sizeof(ids), .span_id = "eight by"};
+    record.attributes_len = 0, record.ids = &ids;
+    ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_record_span(&record, NULL));
+    record.ids = NULL, record.flags = SPANRING_SPAN_DETACHED;
     ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_record_span(&record, NULL));
     record.size--;
     ANSWERS(SPANRING_ERROR_SIZE, spanring_record_span(&record, NULL));

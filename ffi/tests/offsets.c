@@ -31,7 +31,7 @@ OFFSET(spanring_ids, trace_flags, 32);
 OFFSET(spanring_ids, is_remote, 33);
 OFFSET(spanring_ids, reserved, 34);
 
-SIZE(spanring_span_options, 40);
+SIZE(spanring_span_options, 48);
 OFFSET(spanring_span_options, size, 0);
 OFFSET(spanring_span_options, parent, 8);
 OFFSET(spanring_span_options, start_unix_nano, 16);
@@ -39,8 +39,9 @@ OFFSET(spanring_span_options, tracer, 24);
 OFFSET(spanring_span_options, kind, 28);
 OFFSET(spanring_span_options, flags, 32);
 OFFSET(spanring_span_options, reserved, 36);
+OFFSET(spanring_span_options, ids, 40);
 
-SIZE(spanring_record, 104);
+SIZE(spanring_record, 112);
 OFFSET(spanring_record, size, 0);
 OFFSET(spanring_record, name, 8);
 OFFSET(spanring_record, name_len, 16);
@@ -57,3 +58,4 @@ OFFSET(spanring_record, start_unix_nano, 72);
 OFFSET(spanring_record, end_unix_nano, 80);
 OFFSET(spanring_record, attributes, 88);
 OFFSET(spanring_record, attributes_len, 96);
+OFFSET(spanring_record, ids, 104);

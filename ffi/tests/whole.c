@@ -118,6 +118,20 @@ int main(int count, char **arguments) {
     record.name_key = name, record.flags = SPANRING_SPAN_ROOT, record.attributes_len = 0;
     ANSWERS(SPANRING_OK, spanring_record_span(&record, NULL));
 
+    /* Two spans that already have IDs, the second one under the first. */
+    spanring_ids given = {.size = sizeof(given), .trace_id = "sixteen bytes id", .span_id = "parent's"};
+    record.name_key = intern("given"), record.ids = &given;
+    spanring_context parent_given;
+    ANSWERS(SPANRING_OK, spanring_record_span(&record, &parent_given));
+    ANSWERS(SPANRING_OK, spanring_context_ids(&parent_given, &back));
+    CHECK(memcmp(given.trace_id, back.trace_id, 16) == 0 && memcmp(given.span_id, back.span_id, 8) == 0);
+    spanring_ids own = {.size = sizeof(own), .trace_id = "sixteen bytes id", .span_id = "child's "};
+    spanring_span_options known = {
+        .size = sizeof(known), .parent = &parent_given, .flags = SPANRING_SPAN_DETACHED, .ids = &own};
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("given child"), &known, &child));
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
+    ANSWERS(SPANRING_OK, spanring_context_release(&parent_given));
+
     ANSWERS(SPANRING_OK, spanring_span_end_at(&root, 1));
     spanring_context copy;
     ANSWERS(SPANRING_OK, spanring_context_copy(&remote, &copy));
@@ -131,14 +145,14 @@ int main(int count, char **arguments) {
 
     ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
     spanring_stats counts = stats();
-    CHECK(counts.created == 8 && counts.sealed == 8 && counts.sink_delivered == 8);
+    CHECK(counts.created == 10 && counts.sealed == 10 && counts.sink_delivered == 10);
     char json[4096];
     size_t len = 1;
     ANSWERS(SPANRING_ERROR_BUFFER, spanring_stats_json(NULL, &len));
     CHECK(len > 100 && len < sizeof(json));
     len = sizeof(json);
     ANSWERS(SPANRING_OK, spanring_stats_json(json, &len));
-    CHECK(strlen(json) == len && strstr(json, "\"created\":8") && strstr(json, "\"sinks\":[{"));
+    CHECK(strlen(json) == len && strstr(json, "\"created\":10") && strstr(json, "\"sinks\":[{"));
     ANSWERS(SPANRING_OK, spanring_after_fork_child());
     ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
     return 0;

@@ -24,7 +24,7 @@ def equal(found, expected):
 
 
 equal(sorted((name, len(many)) for name, many in spans.items()),
-      [("first", 1), ("from remote", 1), ("query", 1), ("recorded", 1), ("refused", 1), ("root", 2), ("twice", 1)])
+      [("first", 1), ("from remote", 1), ("given", 1), ("given child", 1), ("query", 1), ("recorded", 1), ("refused", 1), ("root", 2), ("twice", 1)])
 roots = sorted(spans["root"], key=lambda span: int(span["startTimeUnixNano"]))
 once, root = roots
 (query,), (remote,), (recorded,) = spans["query"], spans["from remote"], spans["recorded"]
@@ -75,4 +75,8 @@ equal(attributes(recorded), {"try": {"boolValue": True}})
 assert once["traceId"] != root["traceId"] and not once.get("parentSpanId")
 # It was told to end before it began.
 equal(root["startTimeUnixNano"], root["endTimeUnixNano"])
+given, given_child = spans["given"][0], spans["given child"][0]
+equal((given["traceId"], given["spanId"], given.get("parentSpanId", "")), (b"sixteen bytes id".hex(), b"parent's".hex(), ""))
+equal((given_child["traceId"], given_child["spanId"]), (given["traceId"], b"child's ".hex()))
+equal(given_child["parentSpanId"], given["spanId"])
 print("8 spans are as they should be")

@@ -301,6 +301,7 @@ typedef struct {
     uint8_t *start;
     VALUE key;   /* of the attribute that is packed */
     int nested;  /* values that may follow in arrays and hashes */
+    bool is_foreign; /* the values belong to somebody else: procs are not called, hashes may change meanwhile */
     bool broken; /* there was no memory, or it is gone: nothing of it is used */
     VALUE memory; /* has what does not fit `here`; 0 for none */
     uint8_t here[512];
@@ -318,6 +319,7 @@ static inline void pack_begin(packer *packed) {
     packed->end = packed->here + sizeof(packed->here);
     packed->key = Qnil;
     packed->nested = MOST_NESTED;
+    packed->is_foreign = false;
     packed->broken = false;
     packed->memory = 0;
 }
@@ -585,9 +587,11 @@ static COLD void pack_hash(packer *packed, VALUE value, int depth) {
         return;
     }
     size_t place = pack_opening(packed, MAP);
-    inner_hash inner = {.packed = packed, .hash = value, .depth = depth};
+    /* While a hash is iterated nobody may add to it, on any thread that runs while a value of it makes its text. */
+    inner_hash inner = {.packed = packed, .hash = packed->is_foreign ? rb_hash_dup(value) : value, .depth = depth};
     each_inner_pair((VALUE)&inner);
     pack_closing(packed, place, inner.count);
+    RB_GC_GUARD(inner.hash);
 }
 
 static VALUE call_lazy(VALUE value) { return rb_funcallv(value, id_call, 0, NULL); }
@@ -623,7 +627,7 @@ static COLD void pack_other(packer *packed, VALUE value, int depth, bool may_cal
         pack_text(packed, rb_sym2str(value));
         break;
     default:
-        if (may_call && (RTEST(rb_obj_is_proc(value)) || RTEST(rb_obj_is_method(value)))) {
+        if (may_call && !packed->is_foreign && (RTEST(rb_obj_is_proc(value)) || RTEST(rb_obj_is_method(value)))) {
             pack_lazy(packed, value, depth);
         } else if (RB_BUILTIN_TYPE(value) == T_DATA && RTEST(rb_obj_is_kind_of(value, rb_cTime))) {
             pack_text_by(packed, time_text_of, value);
@@ -1394,17 +1398,23 @@ static VALUE span_link(int count, VALUE *values, VALUE object) {
     return run(do_link, &with);
 }
 
-static VALUE span_status(int count, VALUE *values, VALUE object) {
+/* 3 if it is none. */
+static uint32_t status_of(VALUE name) {
     static const char *const codes[] = {"unset", "ok", "error"};
+    uint32_t status = 0;
+    while (status < 3 && !says(name, codes[status])) {
+        status++;
+    }
+    return status;
+}
+
+static VALUE span_status(int count, VALUE *values, VALUE object) {
     rb_check_arity(count, 1, 2);
     VALUE message = count > 1 ? values[1] : Qnil;
     if (!is_name(values[0]) || !(NIL_P(message) || is_string(message))) {
         rb_raise(rb_eTypeError, "status takes :ok, :error or :unset, and a message, which is a String");
     }
-    uint32_t status = 0;
-    while (status < 3 && !says(values[0], codes[status])) {
-        status++;
-    }
+    uint32_t status = status_of(values[0]);
     if (status == 3) {
         rb_raise(rb_eArgError, "a status is :ok, :error or :unset, not %+" PRIsVALUE, values[0]);
     }
@@ -1491,6 +1501,300 @@ static VALUE is_recording(VALUE object) { return records(span_in(object)) ? Qtru
 static VALUE inspect(VALUE object) {
     return rb_sprintf("#<%" PRIsVALUE " trace_id=%" PRIsVALUE " span_id=%" PRIsVALUE ">", rb_obj_class(object), get_trace_id(object),
                       get_span_id(object));
+}
+
+/* ---- Spans that RAAF made ---- */
+
+/* An ID of RAAF's or of OpenAI's SDK: what the engine has in its place. */
+typedef struct {
+    uint64_t high, low;  /* as it is written; a span's is `high` */
+    bool is_there;
+    bool is_plain; /* OpenAI's sink makes the original of it */
+} foreign_id;
+
+static int digit_of(char digit) {
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    int letter = (digit | 0x20) - 'a';
+    return letter >= 0 && letter < 6 ? letter + 10 : -1;
+}
+
+/* Reads so many hex digits; whether they are, and in lower case. */
+static bool read_hex(const char *text, size_t count, uint64_t *out, bool *is_lower) {
+    uint64_t value = 0;
+    for (size_t at = 0; at < count; at++) {
+        int digit = digit_of(text[at]);
+        if (digit < 0) {
+            return false;
+        }
+        *is_lower = *is_lower && !(text[at] >= 'A' && text[at] <= 'F');
+        value = value << 4 | (uint64_t)digit;
+    }
+    *out = value;
+    return true;
+}
+
+/* FNV-1a, mixed by MurmurHash3's last step: the same in every process. */
+static uint64_t hash_of(const char *text, size_t len, uint64_t seed) {
+    uint64_t hash = 0xcbf29ce484222325u ^ seed;
+    for (size_t at = 0; at < len; at++) {
+        hash = (hash ^ (uint8_t)text[at]) * 0x100000001b3u;
+    }
+    hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdu;
+    hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53u;
+    hash ^= hash >> 33;
+    return hash != 0 ? hash : 1;
+}
+
+static bool begins_with(const char *text, size_t len, const char *start) { return len >= strlen(start) && memcmp(text, start, strlen(start)) == 0; }
+
+/* "trace_" and 32 hex digits are the trace ID itself; whatever else is hashed. */
+static foreign_id trace_id_of(const char *text, size_t len) {
+    foreign_id id = {.is_there = len > 0, .is_plain = true};
+    if (len == 38 && begins_with(text, len, "trace_") && read_hex(text + 6, 16, &id.high, &id.is_plain) &&
+        read_hex(text + 22, 16, &id.low, &id.is_plain) && (id.high | id.low) != 0) {
+        return id;
+    }
+    id.is_plain = false;
+    id.high = hash_of(text, len, 0);
+    id.low = hash_of(text, len, 1);
+    return id;
+}
+
+/* Of "span_" and 32 or 24 hex digits it is the first 16; whatever else is hashed. */
+static foreign_id span_id_of(const char *text, size_t len) {
+    foreign_id id = {.is_there = len > 0, .is_plain = true};
+    uint64_t rest = 0, more = 0;
+    bool is_long = len == 37;
+    if ((is_long || len == 29) && begins_with(text, len, "span_") && read_hex(text + 5, 16, &id.high, &id.is_plain) &&
+        read_hex(text + 21, 8, &rest, &id.is_plain) && (!is_long || read_hex(text + 29, 8, &more, &id.is_plain)) && id.high != 0) {
+        id.is_plain = id.is_plain && !is_long && rest == 0;
+        return id;
+    }
+    id.is_plain = false;
+    id.high = hash_of(text, len, 2);
+    return id;
+}
+
+static void write_id(uint8_t *out, uint64_t id) {
+    for (int at = 7; at >= 0; at--, id >>= 8) {
+        out[at] = (uint8_t)id;
+    }
+}
+
+/* Sets of four, in which the oldest makes room: spans by what identifies them. */
+#define MEMORY_SETS 512
+
+typedef struct {
+    uint64_t keys[MEMORY_SETS][4];
+} memory;
+
+static memory recorded_spans; /* of late, so that none is there twice */
+static memory trace_spans;    /* that stand for a trace: to OpenAI, their children have no parent */
+
+static uint64_t memory_key(const foreign_id *trace, const foreign_id *span) {
+    uint64_t key = (trace->high ^ trace->low * 0x9e3779b97f4a7c15u ^ span->high) * 0xff51afd7ed558ccdu;
+    key ^= key >> 32;
+    return key != 0 ? key : 1;
+}
+
+static bool remembers(const memory *in, uint64_t key) {
+    const uint64_t *set = in->keys[key % MEMORY_SETS];
+    return set[0] == key || set[1] == key || set[2] == key || set[3] == key;
+}
+
+static void remember(memory *in, uint64_t key) {
+    if (!remembers(in, key)) {
+        uint64_t *set = in->keys[key % MEMORY_SETS];
+        memmove(set + 1, set, 3 * sizeof(*set));
+        set[0] = key;
+    }
+}
+
+typedef struct {
+    spanring_span span;
+    bool live;
+    VALUE added, attributes, events, message;
+    uint32_t status;
+    uint64_t end;
+    VALUE trace_text, span_text, parent_text; /* what openai.* is to say; nil for nothing */
+    bool has_trace_parent;
+    packer packed;
+} foreign_span;
+
+static void pack_id(packer *packed, const char *name, uint32_t *number, VALUE text) {
+    if (NIL_P(text)) {
+        return;
+    }
+    if (*number == 0 && spanring_intern(name, strlen(name), number) != SPANRING_OK) {
+        *number = 0;
+        pack_literal(packed, name);
+    } else if (room(packed, 4)) {
+        put_u32(packed->at, *number);
+        packed->at += 4;
+    }
+    pack_text(packed, text);
+}
+
+static void pack_foreign(packer *packed, VALUE hash) {
+    inner_hash inner = {.packed = packed, .hash = hash, .depth = -1};
+    each_inner_pair((VALUE)&inner);
+    RB_GC_GUARD(hash);
+}
+
+/* All that may run Ruby and leave by longjmp. */
+static VALUE fill_foreign(VALUE argument) {
+    foreign_span *self = (foreign_span *)argument;
+    static uint32_t trace_number, span_number, parent_number;
+    packer *packed = &self->packed;
+    packed->is_foreign = true;
+    pack_id(packed, "openai.trace_id", &trace_number, self->trace_text);
+    pack_id(packed, "openai.span_id", &span_number, self->span_text);
+    if (self->has_trace_parent) {
+        self->parent_text = rb_str_new(NULL, 0);
+    }
+    pack_id(packed, "openai.parent_id", &parent_number, self->parent_text);
+    pack_foreign(packed, self->added);
+    pack_foreign(packed, rb_hash_dup(self->attributes));
+    if (!packed->broken) {
+        spanring_span_set_attributes(&self->span, packed->start, (size_t)(packed->at - packed->start));
+    }
+    for (long at = 0; !NIL_P(self->events) && at + 2 < RARRAY_LEN(self->events); at += 3) {
+        VALUE name = rb_ary_entry(self->events, at), attributes = rb_ary_entry(self->events, at + 2);
+        uint64_t time = NUM2ULL(rb_ary_entry(self->events, at + 1));
+        packed->at = packed->start;
+        packed->nested = MOST_NESTED;
+        if (is_hash(attributes)) {
+            pack_foreign(packed, rb_hash_dup(attributes));
+        }
+        utf8 text = utf8_of_name(name);
+        if (!packed->broken) {
+            spanring_span_add_event(&self->span, text.bytes, text.len, time, packed->start, (size_t)(packed->at - packed->start));
+        }
+        RB_GC_GUARD(text.owner);
+    }
+    utf8 message = {.bytes = "", .owner = Qnil};
+    if (is_string(self->message)) {
+        message = utf8_of(self->message);
+    }
+    spanring_span_set_status(&self->span, self->status, message.bytes, message.len);
+    RB_GC_GUARD(message.owner);
+    return Qtrue;
+}
+
+static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8){.bytes = "", .owner = Qnil}; }
+
+/* _record_raaf(name, kind, is_trace, [status, message], trace ID, span ID, parent's ID, start, end, added, attributes, events) -> true; false
+ * if it was recorded before; nil if it is not recorded at all
+ *
+ * Times are Integers of nanoseconds since 1970, events are flat: name, time, attributes. */
+static VALUE record_raaf(int count, VALUE *values, VALUE module) {
+    (void)module;
+    rb_check_arity(count, 12, 12);
+    static uint32_t tracer;
+    if (tracer == 0) {
+        spanring_tracer_create("raaf", 4, "", 0, &tracer);
+    }
+    foreign_span self = {.added = values[9], .attributes = values[10], .events = values[11]};
+    Check_Type(self.added, T_HASH);
+    Check_Type(self.attributes, T_HASH);
+    Check_Type(values[3], T_ARRAY);
+    if (!is_name(values[0])) {
+        raise_name("a span's", values[0]);
+    }
+    self.status = status_of(rb_ary_entry(values[3], 0));
+    self.message = rb_ary_entry(values[3], 1);
+    self.end = time_of(values[8]);
+    spanring_span_options options = {
+        .size = sizeof(options), .start_unix_nano = time_of(values[7]), .tracer = tracer, .kind = kind_of(values[1]), .flags = SPANRING_SPAN_DETACHED};
+    utf8 trace_text = id_text(values[4]), span_text = id_text(values[5]), parent_text = id_text(values[6]);
+    foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), span = span_id_of(span_text.bytes, span_text.len),
+               parent = span_id_of(parent_text.bytes, parent_text.len);
+    self.trace_text = trace.is_there && !trace.is_plain ? values[4] : Qnil;
+    self.span_text = span.is_there && !span.is_plain ? values[5] : Qnil;
+    self.parent_text = parent.is_there && !parent.is_plain ? values[6] : Qnil;
+    uint64_t key = 0;
+    spanring_ids ids = {.size = sizeof(ids), .trace_flags = 1};
+    spanring_context context;
+    options.flags |= SPANRING_SPAN_ROOT;
+    if (trace.is_there && span.is_there) {
+        key = memory_key(&trace, &span);
+        if (RTEST(values[2])) {
+            remember(&trace_spans, key);
+        }
+        if (remembers(&recorded_spans, key)) {
+            return Qfalse;
+        }
+        write_id(ids.trace_id, trace.high);
+        write_id(ids.trace_id + 8, trace.low);
+        if (parent.is_there && parent.high != span.high) {
+            self.has_trace_parent = remembers(&trace_spans, memory_key(&trace, &parent));
+            write_id(ids.span_id, parent.high);
+            if (spanring_context_from_ids(&ids, "", 0, &context) == SPANRING_OK) {
+                options.parent = &context;
+                options.flags &= ~(uint32_t)SPANRING_SPAN_ROOT;
+            }
+        }
+        write_id(ids.span_id, span.high);
+        options.ids = &ids;
+    }
+    RB_GC_GUARD(trace_text.owner);
+    RB_GC_GUARD(span_text.owner);
+    RB_GC_GUARD(parent_text.owner);
+    uint32_t number = number_of(values[0]);
+    int32_t code;
+    if (number != 0) {
+        code = spanring_span_start(number, &options, &self.span);
+    } else {
+        utf8 name = utf8_of_name(values[0]);
+        code = spanring_span_start_named(name.bytes, name.len, &options, &self.span);
+        RB_GC_GUARD(name.owner);
+    }
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    int32_t records = 0;
+    spanring_span_is_recording(&self.span, &records);
+    int state = 0;
+    if (records != 0) {
+        if (key != 0) {
+            remember(&recorded_spans, key);
+        }
+        pack_begin(&self.packed);
+        rb_protect(fill_foreign, (VALUE)&self, &state);
+        pack_done(&self.packed);
+    }
+    /* Whatever went on: what is there of it is recorded. */
+    spanring_span_end_at(&self.span, self.end);
+    RB_GC_GUARD(self.added);
+    RB_GC_GUARD(self.attributes);
+    RB_GC_GUARD(self.events);
+    RB_GC_GUARD(self.message);
+    if (state != 0) {
+        rb_jump_tag(state);
+    }
+    return records != 0 ? Qtrue : Qnil;
+}
+
+/* _remember_trace(trace ID, span ID): of a span that stands for a trace and has begun */
+static VALUE remember_trace(VALUE module, VALUE trace_id, VALUE span_id) {
+    (void)module;
+    utf8 trace_text = id_text(trace_id), span_text = id_text(span_id);
+    foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), span = span_id_of(span_text.bytes, span_text.len);
+    if (trace.is_there && span.is_there) {
+        remember(&trace_spans, memory_key(&trace, &span));
+    }
+    RB_GC_GUARD(trace_text.owner);
+    RB_GC_GUARD(span_text.owner);
+    return Qnil;
+}
+
+/* _seal: has everything sealed and sent that was recorded, and waits for nothing */
+static VALUE seal(VALUE module) {
+    (void)module;
+    spanring_flush(0);
+    return Qnil;
 }
 
 /* ---- Functions of the module ---- */
@@ -1803,6 +2107,9 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_extract", extract, 2);
     rb_define_singleton_method(spanring_module, "_inject", inject, 1);
     rb_define_singleton_method(spanring_module, "_start", start, 2);
+    rb_define_singleton_method(spanring_module, "_record_raaf", record_raaf, -1);
+    rb_define_singleton_method(spanring_module, "_remember_trace", remember_trace, 2);
+    rb_define_singleton_method(spanring_module, "_seal", seal, 0);
     /* exit! and exec flush, in any Ractor. */
     rb_ext_ractor_safe(true);
     rb_define_singleton_method(spanring_module, "_flush", flush, 1);

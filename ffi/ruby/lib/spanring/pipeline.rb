@@ -15,6 +15,8 @@ module Spanring
   IGNORE_ENVIRONMENT = 1
   FLUSH_EACH_SPAN = 2
   private_constant :SEVERITIES, :IGNORE_ENVIRONMENT, :FLUSH_EACH_SPAN
+  @said = []
+  @said_of = {}
 
   # Settings under way: each name of docs/settings.md in lower case can be set.
   class Settings
@@ -108,9 +110,22 @@ module Spanring
         severity, text = message
         found << Message.new(SEVERITIES.fetch(severity, severity), text)
       end
-      found
+      found.concat(@said.shift(@said.size))
     end
 
-    private :_start, :_flush, :_shutdown, :_stats_json, :_next_message
+    private
+
+    # What this package has to say, once: on standard error, and in `messages`.
+    def say_once(about, text)
+      return if @said_of[about]
+
+      @said_of[about] = true
+      @said << Message.new(:warn, text)
+      $stderr.write("spanring: warn: #{text}\n")
+    rescue StandardError
+      # There is nowhere to say so.
+    end
+
+    private :_start, :_flush, :_shutdown, :_stats_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
   end
 end
