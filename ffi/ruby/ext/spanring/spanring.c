@@ -1683,6 +1683,15 @@ static VALUE fill_foreign(VALUE argument) {
     return Qtrue;
 }
 
+/* The scope of RAAF's spans. */
+static uint32_t raaf_tracer(void) {
+    static uint32_t tracer;
+    if (UNLIKELY(tracer == 0)) {
+        spanring_tracer_create("raaf", 4, "", 0, &tracer);
+    }
+    return tracer;
+}
+
 static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8){.bytes = "", .owner = Qnil}; }
 
 /* _record_raaf(name, kind, is_trace, [status, message], trace ID, span ID, parent's ID, start, end, added, attributes, events) -> true; false
@@ -1692,10 +1701,7 @@ static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8
 static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     (void)module;
     rb_check_arity(count, 12, 12);
-    static uint32_t tracer;
-    if (tracer == 0) {
-        spanring_tracer_create("raaf", 4, "", 0, &tracer);
-    }
+    uint32_t tracer = raaf_tracer();
     foreign_span self = {.added = values[9], .attributes = values[10], .events = values[11]};
     Check_Type(self.added, T_HASH);
     Check_Type(self.attributes, T_HASH);
@@ -1871,15 +1877,43 @@ static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, V
     return span_around_block(&with, Qnil);
 }
 
-/* enter(component, note, span) -> span, which is the component's, and current until it ends */
-static VALUE stack_enter(VALUE module, VALUE component, VALUE note, VALUE object) {
+/* open(component, note, name, kind, parent, trace ID, span ID) -> a Span, the component's, which is current until it ends, wherever that is
+ *
+ * The parent is a Span, a Context, nil for what is current, or false for none. The IDs are as RAAF writes them, or nil. */
+static VALUE stack_open(VALUE module, VALUE component, VALUE note, VALUE name, VALUE kind, VALUE parent, VALUE trace_id, VALUE span_id) {
     (void)module;
+    if (!is_name(name)) {
+        raise_name("a span's", name);
+    }
+    spanring_span_options options = {.size = sizeof(options), .tracer = raaf_tracer(), .flags = SPANRING_SPAN_DETACHED};
+    options.kind = NIL_P(kind) ? 0 : kind_of(kind);
+    spanring_ids ids = {.size = sizeof(ids)};
+    if (!NIL_P(trace_id)) {
+        utf8 trace_text = id_text(trace_id), span_text = id_text(span_id);
+        foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), own = span_id_of(span_text.bytes, span_text.len);
+        write_id(ids.trace_id, trace.high);
+        write_id(ids.trace_id + 8, trace.low);
+        write_id(ids.span_id, own.high);
+        options.ids = &ids;
+        RB_GC_GUARD(trace_text.owner);
+        RB_GC_GUARD(span_text.owner);
+    }
     fiber *self = here();
+    VALUE object = span_object();
+    span *own = RTYPEDDATA_DATA(object) = span_allocate();
+    if (parent == Qfalse) {
+        options.flags |= SPANRING_SPAN_ROOT;
+    } else {
+        find_parent(&options, parent_of(parent), self);
+    }
+    start_span_in(own, name, &options);
     top_of(self);
-    entry *next = push(self, rb_check_typeddata(object, &span_type), NULL, object);
+    entry *next = push(self, own, NULL, object);
     next->component = component;
     next->note = note;
     next->entered = true;
+    RB_GC_GUARD(object);
+    RB_GC_GUARD(parent);
     return object;
 }
 
@@ -1897,10 +1931,159 @@ static VALUE stack_reusable(VALUE module, VALUE component, VALUE note) {
     return found != NULL && (NIL_P(note) || found->note == note) ? found->owner : Qnil;
 }
 
+/* top -> the note of what is current, if that is a component's, or nil */
+static VALUE stack_top(VALUE module) {
+    (void)module;
+    const entry *top = top_of(here());
+    return top == NULL || top->component == 0 ? Qnil : top->note;
+}
+
 /* empty? -> whether nothing is current in this fiber, not even a context */
 static VALUE stack_is_empty(VALUE module) {
     (void)module;
     return top_of(here()) == NULL ? Qtrue : Qfalse;
+}
+
+/* ---- What attributes of RAAF's are called elsewhere, the usual ones (lib/spanring/raaf/conventions.rb) ---- */
+
+/* What Conventions.attributes gives, at a fifth of the time: where it would do more than give values another name, it is asked. */
+enum { SLOTS_MAX = 64, NUMBERS = 32768 };
+enum { UNSEEN, UNKNOWN, ASK, KNOWN }; /* and from KNOWN on, slot and rank */
+#define NO_RANK 256
+
+static VALUE convention_codes;  /* Hash of names to slot << 8 | rank, or nil for a name that is a target */
+static VALUE convention_names;  /* by slot, nil where there is more to do */
+static uint32_t count_slots;    /* so many slots, the first, are counts */
+static VALUE convention_types;  /* by slot, the names for the types of contents */
+static uint16_t codes[NUMBERS]; /* by number of the name */
+
+/* conventions(codes, names, types, count of slots of counts) */
+static VALUE stack_conventions(VALUE module, VALUE given_codes, VALUE names, VALUE types, VALUE first) {
+    Check_Type(given_codes, T_HASH);
+    Check_Type(names, T_ARRAY);
+    Check_Type(types, T_ARRAY);
+    if (RARRAY_LEN(names) > SLOTS_MAX || RARRAY_LEN(types) != RARRAY_LEN(names)) {
+        rb_raise(rb_eArgError, "there are more slots than %d", SLOTS_MAX);
+    }
+    convention_codes = given_codes;
+    convention_names = names;
+    convention_types = types;
+    count_slots = NUM2UINT(first);
+    return module;
+}
+
+static COLD uint16_t code_slowly(VALUE key) {
+    VALUE code = rb_hash_lookup2(convention_codes, key, Qundef);
+    return code == Qundef ? UNKNOWN : NIL_P(code) ? ASK : (uint16_t)(KNOWN + FIX2INT(code));
+}
+
+static inline uint16_t code_of(VALUE key) {
+    uint32_t number = number_of(key);
+    if (UNLIKELY(number == 0 || number >= NUMBERS)) {
+        return code_slowly(key);
+    }
+    if (UNLIKELY(codes[number] == UNSEEN)) {
+        codes[number] = code_slowly(key);
+    }
+    return codes[number];
+}
+
+/* Whether it is what RAAF says where it knows nothing. */
+static bool is_no_answer(VALUE text) {
+    long len = RSTRING_LEN(text);
+    return (len == 3 && (memcmp(RSTRING_PTR(text), "N/A", 3) == 0 || memcmp(RSTRING_PTR(text), "n/a", 3) == 0)) ||
+           (len == 7 && memcmp(RSTRING_PTR(text), "unknown", 7) == 0);
+}
+
+typedef struct {
+    inner_hash inner;
+    bool asks; /* there is more to do than is done here */
+    uint16_t ranks[SLOTS_MAX];
+    VALUE values[SLOTS_MAX];
+} description_of;
+
+static int describe_pair(VALUE key, VALUE value, VALUE argument) {
+    description_of *found = (description_of *)argument;
+    uint16_t code = is_name(key) ? code_of(key) : UNKNOWN;
+    if (code == ASK) {
+        found->asks = true;
+        return ST_STOP;
+    }
+    if (code >= KNOWN && !NIL_P(value) && !(is_string(value) && is_no_answer(value))) {
+        uint32_t slot = (uint32_t)(code - KNOWN) >> 8;
+        bool is_content = !NIL_P(RARRAY_AREF(convention_types, slot));
+        if (NIL_P(RARRAY_AREF(convention_names, slot)) || (slot < count_slots && !(RB_FIXNUM_P(value) && FIX2LONG(value) >= 0)) ||
+            (is_content && !is_name(value))) {
+            found->asks = true;
+            return ST_STOP;
+        }
+        uint16_t rank = (code - KNOWN) & 255;
+        if (rank < found->ranks[slot]) {
+            found->ranks[slot] = rank;
+            found->values[slot] = value;
+        }
+    }
+    return pack_inner_pair(key, value, (VALUE)&found->inner);
+}
+
+static VALUE describe_each(work *with, description_of *found) {
+    packer *packed = &with->packed;
+    rb_hash_foreach(with->attributes, describe_pair, (VALUE)found);
+    if (found->asks) {
+        return Qfalse;
+    }
+    static VALUE plain;
+    if (plain == 0) {
+        plain = ID2SYM(rb_intern("text/plain"));
+    }
+    for (long slot = 0; slot < RARRAY_LEN(convention_names); slot++) {
+        if (found->ranks[slot] == NO_RANK) {
+            continue;
+        }
+        pack_key(packed, RARRAY_AREF(convention_names, slot));
+        pack_value(packed, found->values[slot], 0, true);
+        if (!NIL_P(RARRAY_AREF(convention_types, slot))) {
+            pack_key(packed, RARRAY_AREF(convention_types, slot));
+            pack_value(packed, plain, 0, true);
+        }
+    }
+    return Qtrue;
+}
+
+static VALUE do_describe(VALUE argument) {
+    work *with = (work *)argument;
+    packer *packed = &with->packed;
+    if (!records(with->span)) {
+        return Qtrue;
+    }
+    packed->is_foreign = true;
+    pack_foreign(packed, with->keywords);
+    if (RTEST(with->value)) {
+        description_of found = {.inner = {.packed = packed, .hash = with->attributes, .depth = -1}};
+        for (size_t slot = 0; slot < SLOTS_MAX; slot++) {
+            found.ranks[slot] = NO_RANK;
+        }
+        if (!RTEST(describe_each(with, &found))) {
+            return Qfalse;
+        }
+    } else {
+        pack_foreign(packed, with->attributes);
+    }
+    if (!packed->broken && with->span->live) {
+        spanring_span_set_attributes(&with->span->span, packed->start, (size_t)(packed->at - packed->start));
+    }
+    return Qtrue;
+}
+
+/* describe(Span, always, attributes, maps) -> whether they are set; if not, `Conventions.apart` is to be asked. Without `maps`, nothing
+ * gets another name. */
+static VALUE stack_describe(VALUE module, VALUE object, VALUE always, VALUE attributes, VALUE maps) {
+    (void)module;
+    Check_Type(always, T_HASH);
+    Check_Type(attributes, T_HASH);
+    work with = {
+        .span = rb_check_typeddata(object, &span_type), .object = object, .attributes = attributes, .keywords = always, .value = maps};
+    return run(do_describe, &with);
 }
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
@@ -2085,6 +2268,10 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     id_scrub = rb_intern("scrub");
     id_big_decimal = rb_intern("BigDecimal");
     rb_gc_register_address(&last_fiber);
+    convention_codes = convention_names = convention_types = Qnil;
+    rb_gc_register_address(&convention_codes);
+    rb_gc_register_address(&convention_names);
+    rb_gc_register_address(&convention_types);
     rb_gc_register_address(&full_message_options);
     full_message_options = rb_hash_new();
     rb_hash_aset(full_message_options, ID2SYM(rb_intern("highlight")), Qfalse);
@@ -2121,7 +2308,10 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     VALUE stack = rb_define_module_under(spanring_module, "Stack");
     rb_funcall(spanring_module, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Stack")));
     rb_define_singleton_method(stack, "span", stack_span, 6);
-    rb_define_singleton_method(stack, "enter", stack_enter, 3);
+    rb_define_singleton_method(stack, "open", stack_open, 7);
+    rb_define_singleton_method(stack, "top", stack_top, 0);
+    rb_define_singleton_method(stack, "describe", stack_describe, 4);
+    rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
     rb_define_singleton_method(stack, "note", stack_note, 1);
     rb_define_singleton_method(stack, "reusable", stack_reusable, 2);
     rb_define_singleton_method(stack, "empty?", stack_is_empty, 0);

@@ -1,0 +1,112 @@
+# frozen_string_literal: true
+
+require "securerandom"
+
+module Spanring
+  module RAAF
+    module Conventions
+      # What the extension does by itself (`Stack.describe`): names by slot, where that is all there is to do, and the names of contents'
+      # types. A name that is a target of ours and is there already is not for it.
+      slots = SLOTS.keys
+      names = slots.map { |slot| RENAMED[slot] || COUNTS[slot] || { input: "input.value", output: "output.value" }[slot] }
+      types = slots.map { |slot| { input: "input.mime_type", output: "output.mime_type" }[slot] }
+      targets = names.compact + types.compact + KINDS.values.flat_map { |kind| kind.names.keys } + ["gen_ai.response.finish_reasons"]
+      Stack.conventions(targets.to_h { |name| [name, nil] }.merge(KNOWN).freeze, names.freeze, types.freeze, COUNT_SLOT_COUNT)
+    end
+
+    # A span of RAAF's that the engine has under way. RAAF and its processors read it like one of their own.
+    #
+    # Attributes are collected in a Hash, as RAAF does, and recorded as the span ends. Invariant: it is recorded once.
+    module Live
+      ZEROS = "0" * 32
+      # The engine's IDs are of 64 bits; OpenAI's have 24 digits.
+      MORE_DIGITS = "0" * 8
+      private_constant :ZEROS, :MORE_DIGITS
+
+      @content = true
+      class << self
+        # Whether prompts, completions, and what tools take and give are recorded.
+        attr_accessor :content
+
+        # The ID of a Live, a Span or a Context, as RAAF writes them.
+        def span_id(of)
+          return of.span_id if Live === of
+
+          digits = of.span_id
+          ZEROS.start_with?(digits) ? "span_#{SecureRandom.hex(16)}" : "span_#{digits}#{MORE_DIGITS}"
+        end
+
+        def trace_id(of)
+          return of.trace_id if Live === of
+
+          digits = of.trace_id
+          digits == ZEROS ? "trace_#{SecureRandom.hex(16)}" : "trace_#{digits}"
+        end
+
+        def now = Process.clock_gettime(Process::CLOCK_MONOTONIC, :float_millisecond)
+      end
+
+      attr_reader :kind, :name, :attributes, :status
+
+      # The Spanring::Span.
+      attr_reader :engine
+
+      def span_id = @span_id ||= Live.span_id(@engine)
+      def trace_id = @trace_id ||= Live.trace_id(@engine)
+      def parent_id = @parent && (@parent_id ||= Live.span_id(@parent))
+      def start_time = @start_time ||= Time.now.utc - (Live.now - @began) / 1000.0
+      def end_time = @took && (@end_time ||= start_time + @took / 1000.0)
+      def events = @events ||= []
+      def finished? = !@took.nil?
+      def trace? = @kind == :trace
+
+      # Seconds; nil until it has ended.
+      def duration = @took && @took / 1000.0
+
+      private
+
+      # A parent is a Live, a Span or a Context; nil for none. IDs are RAAF's, if it has some already.
+      def begin_live(component, name, kind, parent, trace_id = nil)
+        @kind = kind
+        @name = name
+        @status = :ok
+        @attributes = {}
+        @parent = parent
+        @of = Conventions.kind(kind)
+        @attributes["openai.parent_id"] = "" if Live === parent && parent.trace?
+        own_id = "span_#{SecureRandom.hex(8)}#{MORE_DIGITS}" if trace_id
+        span_kind = @of.span_kind
+        parent = parent.nil? ? false : Live === parent ? parent.engine : parent
+        @engine = Stack.open(component, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, own_id)
+        @began = Live.now
+      end
+
+      # Records what was collected, and ends the span.
+      def end_live(end_time = nil)
+        describe
+        if @status == :ok
+          @engine.status(:ok)
+        else
+          code, message = Conventions.status(@status, @attributes)
+          @engine.status(code, message)
+          @engine.critical if code == :error
+        end
+      rescue StandardError, SystemStackError => error
+        Spanring.send(:say_once, :live, "attributes of a span of RAAF were not recorded (#{error.class}: #{error.message}); this is said once")
+      ensure
+        end_time ? @engine.end_at(end_time) : @engine.end
+      end
+
+      def describe
+        attributes = @attributes
+        return if Live.content && Stack.describe(@engine, @of.names, attributes, maps?)
+
+        added, kept = Conventions.apart(@of, attributes, self, content: Live.content)
+        Stack.describe(@engine, added, kept, false)
+      end
+
+      # Whether the counts of tokens are all in the attributes.
+      def maps? = true
+    end
+  end
+end

@@ -1,0 +1,95 @@
+# frozen_string_literal: true
+
+module Spanring
+  module RAAF
+    # Whose child a span is: a Live, a Span or a Context, or nil for nobody's.
+    module Parents
+      KEY = :__spanring_raaf__
+      HEX = /\Atrace_(\h{32})\z/
+      SPAN_HEX = /\Aspan_(\h{16})(\h{8}|\h{16})\z/
+      private_constant :KEY, :HEX, :SPAN_HEX
+
+      class << self
+        # In RAAF's order: the component that was given (or is the component's parent), the agent for which tools run, the job. Where RAAF
+        # would have nothing, it is what is current.
+        def of(component)
+          case component
+          when nil
+            given(Thread.current[:original_agent_span]) || open(Thread.current[:current_agent]) || job || ambient
+          when Hash then given(component) || ambient
+          else open(component) || job || ambient
+          end
+        end
+
+        # What is current in this fiber; in one that has nothing yet, what was current where it was made, if that goes on.
+        def ambient
+          top = Stack.top
+          return top if Live === top
+
+          Spanring.current_span || (Stack.empty? ? inherited : Spanring.context)
+        end
+
+        # Of a span in one of the forms in which RAAF hands them on.
+        def given(span)
+          case span
+          when nil, Live, Span, Context then span
+          when SpanData then span.live
+          when Hash then from_ids(span[:trace_id] || span["trace_id"], span[:span_id] || span["span_id"])
+          else from_ids(span.trace_id, span.span_id) if span.respond_to?(:trace_id) && span.respond_to?(:span_id)
+          end
+        end
+
+        if Fiber.respond_to?(:[])
+          # Has fibers and threads that are made from here on begin below `live`; gives what was there.
+          def hand_on(live)
+            before = Fiber[KEY]
+            Fiber[KEY] = live
+            before
+          end
+
+          def take_back(before) = Fiber[KEY] = before
+
+          def inherited
+            live = Fiber[KEY]
+            live unless live&.finished?
+          end
+
+          # The innermost open span of a component where this fiber was made.
+          def inherited_of(component)
+            live = Fiber[KEY]
+            live = live.outer until live.nil? || (live.component.equal?(component) && !live.finished?)
+            live
+          end
+        else
+          # Before Ruby 3.2 fibers inherit nothing.
+          def hand_on(_live) = nil
+          def take_back(_before) = nil
+          def inherited = nil
+          def inherited_of(_component) = nil
+        end
+
+        private
+
+        def job = open(Thread.current[:raaf_job_span])
+
+        # The open span of a component.
+        def open(component)
+          return nil if component.nil?
+
+          live = Stack.note(component)
+          return live if Live === live
+
+          inherited_of(component) || (given(component.current_span) if component.respond_to?(:current_span))
+        end
+
+        def from_ids(trace_id, span_id)
+          return nil unless (trace = HEX.match(trace_id.to_s)) && (span = SPAN_HEX.match(span_id.to_s))
+
+          context = Spanring.extract("traceparent" => "00-#{trace[1].downcase}-#{span[1].downcase}-01")
+          context unless context.span_id.match?(/\A0+\z/)
+        end
+      end
+    end
+    private_constant :Parents
+  end
+end

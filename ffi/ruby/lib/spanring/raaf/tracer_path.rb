@@ -1,0 +1,111 @@
+# frozen_string_literal: true
+
+module Spanring
+  module RAAF
+    # A span of RAAF's tracer. The class for it is a subclass of RAAF::Tracing::Span, made by install!.
+    module TracerSpan
+      include Live
+
+      # As what is not a component's: for Parents.
+      attr_reader :outer
+      def component = nil
+
+      def initialize(context, name, kind, parent, trace_id)
+        @events = nil
+        @finished = false
+        @end_time = nil
+        begin_live(context, name, kind, parent, trace_id)
+        @trace_id = trace_id
+      end
+
+      def add_event(name, attributes: {}, timestamp: nil)
+        at = timestamp ? Times.nanos(timestamp) : nil
+        @engine.event_at(at || Times.now, name.to_s, attributes.to_h)
+        events << { name: name, timestamp: timestamp || Time.now.utc.iso8601, attributes: attributes }
+        self
+      end
+
+      def finish(end_time: nil)
+        return self if @finished
+
+        @finished = true
+        @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Live.now - @began
+        @end_time = end_time
+        @attributes["duration_ms"] = @took.round(2)
+        end_live(end_time.is_a?(Time) ? end_time : nil)
+        self
+      end
+
+      def end_span(end_time: nil) = finish(end_time: end_time)
+
+      def to_h
+        {
+          span_id: span_id, trace_id: trace_id, parent_id: parent_id, name: name, kind: kind, start_time: start_time.iso8601,
+          end_time: end_time&.iso8601, duration_ms: @attributes["duration_ms"], attributes: @attributes, events: events, status: @status
+        }
+      end
+
+      private
+
+      def maps? = !(respond_to?(:input_tokens) && (input_tokens || output_tokens))
+    end
+
+    # Goes before RAAF::Tracing::SpanContext. What is current is so in its fiber; of spans that have ended, the last are kept.
+    module ContextPath
+      KEPT = 1000
+      private_constant :KEPT
+
+      def start_span(name, kind: :internal, parent: :auto)
+        return super if ::RAAF::Tracing::TraceProvider.instance.disabled
+
+        parent = parent == :auto ? Parents.ambient : Parents.given(parent)
+        trace_id = ::RAAF::Tracing::Context.current_trace&.trace_id
+        # A trace that was begun by name has an ID of its own.
+        parent = nil if trace_id && parent && Live.trace_id(parent) != trace_id
+        span = ::RAAF::Tracing.const_get(:SpanringSpan).new(self, name.to_s, kind, parent, parent ? nil : trace_id)
+        keep(span)
+        return span unless block_given?
+
+        begin
+          yield span
+        ensure
+          finish_span(span)
+        end
+      end
+
+      def finish_span(span = nil)
+        span ||= current_span
+        span&.finish
+        span
+      end
+
+      def current_span
+        live = Stack.note(self)
+        live || super
+      end
+
+      private
+
+      def keep(span)
+        @spans << span
+        @trace_id = span.trace_id
+        most = ::RAAF::Tracing.configuration
+        most = most.respond_to?(:max_spans_in_memory) ? most.max_spans_in_memory || KEPT : KEPT
+        @spans.shift while @spans.size > most
+      end
+    end
+
+    # Goes before RAAF::Tracing::SpanTracer: its processors are told without copies of their list, and ours not at all.
+    module TracerPath
+      private
+
+      def notify_processors(method, span)
+        return super unless Live === span
+
+        Others.notify(@processors, method, span)
+        Others.notify(@provider.processors, method, span) if @provider.respond_to?(:processors)
+      end
+    end
+    private_constant :TracerSpan, :ContextPath, :TracerPath
+  end
+end
