@@ -10,6 +10,7 @@
 #include <ruby/encoding.h>
 #include <ruby/thread.h>
 #include <ruby/vm.h>
+#include <math.h>
 #include <spanring.h>
 #include <time.h>
 
@@ -779,6 +780,7 @@ static uint64_t time_of(VALUE object) {
 typedef struct {
     spanring_span span;       /* never moves */
     spanring_context context; /* if `has_context` */
+    uint64_t began;           /* by `monotonic`, of spans of Stack.open */
     bool live;                /* started and not ended */
     bool has_context;
 } span;
@@ -1907,6 +1909,7 @@ static VALUE stack_open(VALUE module, VALUE component, VALUE note, VALUE name, V
         find_parent(&options, parent_of(parent), self);
     }
     start_span_in(own, name, &options);
+    own->began = monotonic();
     top_of(self);
     entry *next = push(self, own, NULL, object);
     next->component = component;
@@ -1931,17 +1934,42 @@ static VALUE stack_reusable(VALUE module, VALUE component, VALUE note) {
     return found != NULL && (NIL_P(note) || found->note == note) ? found->owner : Qnil;
 }
 
-/* top -> the note of what is current, if that is a component's, or nil */
-static VALUE stack_top(VALUE module) {
+/* ambient -> what is current: the note of what is a component's, if it is an object; a Span; a Context; false for none; nil if nothing was
+ * made current in this fiber */
+static VALUE stack_ambient(VALUE module) {
     (void)module;
     const entry *top = top_of(here());
-    return top == NULL || top->component == 0 ? Qnil : top->note;
+    if (top == NULL) {
+        return Qnil;
+    }
+    if (top->component != 0 && !RB_SPECIAL_CONST_P(top->note) && !RB_SYMBOL_P(top->note)) {
+        return top->note;
+    }
+    return NIL_P(top->owner) ? Qfalse : top->owner;
 }
 
-/* empty? -> whether nothing is current in this fiber, not even a context */
-static VALUE stack_is_empty(VALUE module) {
+/* told? -> whether RAAF said in this fiber for whom tools or jobs run */
+static VALUE stack_is_told(VALUE module) {
     (void)module;
-    return top_of(here()) == NULL ? Qtrue : Qfalse;
+    static ID names[3];
+    if (names[0] == 0) {
+        names[0] = rb_intern("original_agent_span");
+        names[1] = rb_intern("current_agent");
+        names[2] = rb_intern("raaf_job_span");
+    }
+    VALUE thread = rb_thread_current();
+    return RTEST(rb_thread_local_aref(thread, names[0])) || RTEST(rb_thread_local_aref(thread, names[1])) ||
+                   RTEST(rb_thread_local_aref(thread, names[2]))
+               ? Qtrue
+               : Qfalse;
+}
+
+static double age_of(const span *self) { return (double)(monotonic() - self->began) / 1e6; }
+
+/* age(Span) -> milliseconds since Stack.open made it */
+static VALUE stack_age(VALUE module, VALUE object) {
+    (void)module;
+    return DBL2NUM(age_of(rb_check_typeddata(object, &span_type)));
 }
 
 /* ---- What attributes of RAAF's are called elsewhere, the usual ones (lib/spanring/raaf/conventions.rb) ---- */
@@ -2018,7 +2046,7 @@ static int describe_pair(VALUE key, VALUE value, VALUE argument) {
             return ST_STOP;
         }
         uint16_t rank = (code - KNOWN) & 255;
-        if (rank < found->ranks[slot]) {
+        if (rank <= found->ranks[slot]) {
             found->ranks[slot] = rank;
             found->values[slot] = value;
         }
@@ -2026,18 +2054,22 @@ static int describe_pair(VALUE key, VALUE value, VALUE argument) {
     return pack_inner_pair(key, value, (VALUE)&found->inner);
 }
 
-static VALUE describe_each(work *with, description_of *found) {
-    packer *packed = &with->packed;
-    rb_hash_foreach(with->attributes, describe_pair, (VALUE)found);
-    if (found->asks) {
-        return Qfalse;
+static void describe_begin(description_of *found, packer *packed) {
+    found->inner = (inner_hash){.packed = packed, .hash = Qnil, .depth = -1};
+    found->asks = false;
+    for (size_t slot = 0; slot < SLOTS_MAX; slot++) {
+        found->ranks[slot] = NO_RANK;
     }
+}
+
+/* What was found, by its other names. */
+static void describe_end(description_of *found, packer *packed) {
     static VALUE plain;
     if (plain == 0) {
         plain = ID2SYM(rb_intern("text/plain"));
     }
     for (long slot = 0; slot < RARRAY_LEN(convention_names); slot++) {
-        if (found->ranks[slot] == NO_RANK) {
+        if (LIKELY(found->ranks[slot] == NO_RANK)) {
             continue;
         }
         pack_key(packed, RARRAY_AREF(convention_names, slot));
@@ -2047,7 +2079,12 @@ static VALUE describe_each(work *with, description_of *found) {
             pack_value(packed, plain, 0, true);
         }
     }
-    return Qtrue;
+}
+
+static void set_packed(span *self, const packer *packed) {
+    if (!packed->broken && self->live) {
+        spanring_span_set_attributes(&self->span, packed->start, (size_t)(packed->at - packed->start));
+    }
 }
 
 static VALUE do_describe(VALUE argument) {
@@ -2059,19 +2096,17 @@ static VALUE do_describe(VALUE argument) {
     packed->is_foreign = true;
     pack_foreign(packed, with->keywords);
     if (RTEST(with->value)) {
-        description_of found = {.inner = {.packed = packed, .hash = with->attributes, .depth = -1}};
-        for (size_t slot = 0; slot < SLOTS_MAX; slot++) {
-            found.ranks[slot] = NO_RANK;
-        }
-        if (!RTEST(describe_each(with, &found))) {
+        description_of found;
+        describe_begin(&found, packed);
+        rb_hash_foreach(with->attributes, describe_pair, (VALUE)&found);
+        if (found.asks) {
             return Qfalse;
         }
+        describe_end(&found, packed);
     } else {
         pack_foreign(packed, with->attributes);
     }
-    if (!packed->broken && with->span->live) {
-        spanring_span_set_attributes(&with->span->span, packed->start, (size_t)(packed->at - packed->start));
-    }
+    set_packed(with->span, packed);
     return Qtrue;
 }
 
@@ -2084,6 +2119,58 @@ static VALUE stack_describe(VALUE module, VALUE object, VALUE always, VALUE attr
     work with = {
         .span = rb_check_typeddata(object, &span_type), .object = object, .attributes = attributes, .keywords = always, .value = maps};
     return run(do_describe, &with);
+}
+
+static VALUE do_succeed(VALUE argument) {
+    work *with = (work *)argument;
+    packer *packed = &with->packed;
+    double took = age_of(with->span);
+    if (records(with->span)) {
+        static VALUE duration, success;
+        if (success == 0) {
+            duration = ID2SYM(rb_intern("duration_ms"));
+            success = ID2SYM(rb_intern("success"));
+        }
+        description_of found;
+        packed->is_foreign = true;
+        pack_foreign(packed, with->keywords);
+        describe_begin(&found, packed);
+        VALUE parts[] = {with->attributes, with->subject, with->value};
+        for (size_t at = 0; at < 3; at++) {
+            if (is_hash(parts[at]) && !found.asks) {
+                rb_hash_foreach(parts[at], describe_pair, (VALUE)&found);
+            }
+        }
+        if (found.asks) {
+            return Qnil;
+        }
+        describe_end(&found, packed);
+        pack_key(packed, duration);
+        pack_value(packed, DBL2NUM(round(took * 100) / 100), 0, false);
+        pack_key(packed, success);
+        pack_value(packed, Qtrue, 0, false);
+        set_packed(with->span, packed);
+        if (with->span->live) {
+            spanring_span_set_status(&with->span->span, SPANRING_STATUS_OK, "", 0);
+        }
+    }
+    context_of_span(with->span);
+    span_finish(with->span);
+    return DBL2NUM(took);
+}
+
+/* succeed(Span, always, attributes, more, still more) -> the milliseconds that it took: it has these attributes (Hashes or nil), the last
+ * counting, and has ended; or nil, if `Conventions.apart` is to be asked */
+static VALUE stack_succeed(VALUE module, VALUE object, VALUE always, VALUE attributes, VALUE more, VALUE last) {
+    (void)module;
+    Check_Type(always, T_HASH);
+    work with = {.span = rb_check_typeddata(object, &span_type),
+                 .object = object,
+                 .attributes = attributes,
+                 .keywords = always,
+                 .subject = more,
+                 .value = last};
+    return run(do_succeed, &with);
 }
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
@@ -2309,12 +2396,14 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_funcall(spanring_module, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Stack")));
     rb_define_singleton_method(stack, "span", stack_span, 6);
     rb_define_singleton_method(stack, "open", stack_open, 7);
-    rb_define_singleton_method(stack, "top", stack_top, 0);
+    rb_define_singleton_method(stack, "ambient", stack_ambient, 0);
+    rb_define_singleton_method(stack, "told?", stack_is_told, 0);
+    rb_define_singleton_method(stack, "age", stack_age, 1);
+    rb_define_singleton_method(stack, "succeed", stack_succeed, 5);
     rb_define_singleton_method(stack, "describe", stack_describe, 4);
     rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
     rb_define_singleton_method(stack, "note", stack_note, 1);
     rb_define_singleton_method(stack, "reusable", stack_reusable, 2);
-    rb_define_singleton_method(stack, "empty?", stack_is_empty, 0);
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
     rb_gc_register_address(&span_class);

@@ -10,12 +10,8 @@ module Spanring
     # The other processors that are registered: they get spans as before. What goes wrong in one is said once, and holds up nobody.
     module Others
       class << self
-        def tell(tracer, live)
-          notify(tracer.processors, :on_span_end, live) if tracer
-        end
-
         def notify(processors, method, live)
-          processors.each do |processor|
+          processors&.each do |processor|
             next if Processor === processor || !processor.respond_to?(method)
 
             begin
@@ -25,9 +21,6 @@ module Spanring
             end
           end
         end
-
-        # After an error, as RAAF does, but without a tenth of a second of sleep.
-        def flush = ::RAAF::Tracing::TraceProvider.force_flush
       end
     end
 

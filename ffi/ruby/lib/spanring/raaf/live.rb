@@ -16,12 +16,13 @@ module Spanring
 
     # A span of RAAF's that the engine has under way. RAAF and its processors read it like one of their own.
     #
-    # Attributes are collected in a Hash, as RAAF does, and recorded as the span ends. Invariant: it is recorded once.
+    # Attributes are collected as RAAF does, and recorded as the span ends. Invariant: it is recorded once.
     module Live
       ZEROS = "0" * 32
       # The engine's IDs are of 64 bits; OpenAI's have 24 digits.
       MORE_DIGITS = "0" * 8
-      private_constant :ZEROS, :MORE_DIGITS
+      NO_PARENT = { "openai.parent_id" => "" }.freeze
+      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT
 
       @content = true
       class << self
@@ -43,10 +44,25 @@ module Spanring
           digits == ZEROS ? "trace_#{SecureRandom.hex(16)}" : "trace_#{digits}"
         end
 
-        def now = Process.clock_gettime(Process::CLOCK_MONOTONIC, :float_millisecond)
-      end
+        # The Kind, and what its spans always say: texts as Symbols, which cost less. To OpenAI, a trace is no parent.
+        def always(kind, parent)
+          found = @always[kind] || add_always(kind)
+          found[Live === parent && parent.trace? ? 2 : 1]
+        end
 
-      attr_reader :kind, :name, :attributes, :status
+        private
+
+        def add_always(kind)
+          of = Conventions.kind(kind)
+          always = of.names.transform_values(&:to_sym).freeze
+          found = [of, always, always.merge(NO_PARENT).freeze].freeze
+          @always[kind] = found if Conventions::KINDS.key?(kind)
+          found
+        end
+      end
+      @always = {}
+
+      attr_reader :kind, :name, :status
 
       # The Spanring::Span.
       attr_reader :engine
@@ -54,7 +70,7 @@ module Spanring
       def span_id = @span_id ||= Live.span_id(@engine)
       def trace_id = @trace_id ||= Live.trace_id(@engine)
       def parent_id = @parent && (@parent_id ||= Live.span_id(@parent))
-      def start_time = @start_time ||= Time.now.utc - (Live.now - @began) / 1000.0
+      def start_time = @start_time ||= Time.now.utc - Stack.age(@engine) / 1000.0
       def end_time = @took && (@end_time ||= start_time + @took / 1000.0)
       def events = @events ||= []
       def finished? = !@took.nil?
@@ -65,20 +81,17 @@ module Spanring
 
       private
 
-      # A parent is a Live, a Span or a Context; nil for none. IDs are RAAF's, if it has some already.
-      def begin_live(component, name, kind, parent, trace_id = nil)
+      # A parent is a Live, a Span or a Context; nil for none. A trace ID is RAAF's, if it has one already.
+      def begin_live(component, kind, name, parent, trace_id = nil)
         @kind = kind
         @name = name
-        @status = :ok
-        @attributes = {}
         @parent = parent
-        @of = Conventions.kind(kind)
-        @attributes["openai.parent_id"] = "" if Live === parent && parent.trace?
+        @status = :ok
+        @always = Live.always(kind, parent)
+        span_kind = kind == :agent ? :internal : Conventions.kind(kind).span_kind
         own_id = "span_#{SecureRandom.hex(8)}#{MORE_DIGITS}" if trace_id
-        span_kind = @of.span_kind
         parent = parent.nil? ? false : Live === parent ? parent.engine : parent
         @engine = Stack.open(component, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, own_id)
-        @began = Live.now
       end
 
       # Records what was collected, and ends the span.
@@ -87,7 +100,7 @@ module Spanring
         if @status == :ok
           @engine.status(:ok)
         else
-          code, message = Conventions.status(@status, @attributes)
+          code, message = Conventions.status(@status, attributes)
           @engine.status(code, message)
           @engine.critical if code == :error
         end
@@ -98,10 +111,10 @@ module Spanring
       end
 
       def describe
-        attributes = @attributes
-        return if Live.content && Stack.describe(@engine, @of.names, attributes, maps?)
+        return if Live.content && maps? && Stack.describe(@engine, @always, attributes, true)
 
-        added, kept = Conventions.apart(@of, attributes, self, content: Live.content)
+        added, kept = Conventions.apart(Conventions.kind(@kind), attributes, self, content: Live.content)
+        Stack.describe(@engine, @always, {}, false)
         Stack.describe(@engine, added, kept, false)
       end
 

@@ -23,10 +23,8 @@ module Spanring
 
         # What is current in this fiber; in one that has nothing yet, what was current where it was made, if that goes on.
         def ambient
-          top = Stack.top
-          return top if Live === top
-
-          Spanring.current_span || (Stack.empty? ? inherited : Spanring.context)
+          found = Stack.ambient
+          found.nil? ? inherited : found || nil
         end
 
         # Of a span in one of the forms in which RAAF hands them on.

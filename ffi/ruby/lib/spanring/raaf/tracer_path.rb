@@ -14,7 +14,8 @@ module Spanring
         @events = nil
         @finished = false
         @end_time = nil
-        begin_live(context, name, kind, parent, trace_id)
+        @attributes = {}
+        begin_live(context, kind, name, parent, trace_id)
         @trace_id = trace_id
       end
 
@@ -29,7 +30,7 @@ module Spanring
         return self if @finished
 
         @finished = true
-        @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Live.now - @began
+        @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Stack.age(@engine)
         @end_time = end_time
         @attributes["duration_ms"] = @took.round(2)
         end_live(end_time.is_a?(Time) ? end_time : nil)
