@@ -230,6 +230,8 @@ static inline bool is_string(VALUE object) { return !RB_SPECIAL_CONST_P(object) 
 
 static inline bool is_name(VALUE object) { return RB_SYMBOL_P(object) || is_string(object); }
 
+static inline bool is_array(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_ARRAY; }
+
 static inline bool is_hash(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_HASH; }
 
 static inline utf8 utf8_of_name(VALUE name) { return utf8_of(RB_SYMBOL_P(name) ? rb_sym2str(name) : name); }
@@ -907,12 +909,14 @@ typedef struct {
  * it has it on its C stack, but a continuation may have left that call without its end. */
 typedef struct {
     entry *entries;
+    VALUE inherited; /* what was current where the fiber was made: a span of RAAF's; 0 for not known yet (components.h) */
     uint32_t depth;
     uint32_t size;
 } fiber;
 
 static void fiber_mark(void *pointer) {
     const fiber *self = pointer;
+    rb_gc_mark(self->inherited);
     for (uint32_t at = 0; at < self->depth; at++) {
         rb_gc_mark(self->entries[at].owner);
         rb_gc_mark(self->entries[at].component);
@@ -1859,319 +1863,7 @@ static VALUE attach(VALUE module, VALUE object) {
     return result;
 }
 
-/* ---- Spans of components (lib/spanring/traceable.rb) ---- */
-
-/* span(component, note, name, attributes, more, kind) { |span| }: a span that the component finds again; attributes are a Hash or nil */
-static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, VALUE attributes, VALUE more, VALUE kind) {
-    (void)module;
-    rb_need_block();
-    if (!is_name(name)) {
-        raise_name("a span's", name);
-    }
-    block with;
-    memset(&with, 0, offsetof(block, packed));
-    with.name = name;
-    with.attributes = attributes_of(attributes);
-    with.keywords = attributes_of(more);
-    with.component = component;
-    with.note = note;
-    with.options.kind = NIL_P(kind) ? 0 : kind_of(kind);
-    return span_around_block(&with, Qnil);
-}
-
-/* open(component, note, name, kind, parent, trace ID, span ID) -> a Span, the component's, which is current until it ends, wherever that is
- *
- * The parent is a Span, a Context, nil for what is current, or false for none. The IDs are as RAAF writes them, or nil. */
-static VALUE stack_open(VALUE module, VALUE component, VALUE note, VALUE name, VALUE kind, VALUE parent, VALUE trace_id, VALUE span_id) {
-    (void)module;
-    if (!is_name(name)) {
-        raise_name("a span's", name);
-    }
-    spanring_span_options options = {.size = sizeof(options), .tracer = raaf_tracer(), .flags = SPANRING_SPAN_DETACHED};
-    options.kind = NIL_P(kind) ? 0 : kind_of(kind);
-    spanring_ids ids = {.size = sizeof(ids)};
-    if (!NIL_P(trace_id)) {
-        utf8 trace_text = id_text(trace_id), span_text = id_text(span_id);
-        foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), own = span_id_of(span_text.bytes, span_text.len);
-        write_id(ids.trace_id, trace.high);
-        write_id(ids.trace_id + 8, trace.low);
-        write_id(ids.span_id, own.high);
-        options.ids = &ids;
-        RB_GC_GUARD(trace_text.owner);
-        RB_GC_GUARD(span_text.owner);
-    }
-    fiber *self = here();
-    VALUE object = span_object();
-    span *own = RTYPEDDATA_DATA(object) = span_allocate();
-    if (parent == Qfalse) {
-        options.flags |= SPANRING_SPAN_ROOT;
-    } else {
-        find_parent(&options, parent_of(parent), self);
-    }
-    start_span_in(own, name, &options);
-    own->began = monotonic();
-    top_of(self);
-    entry *next = push(self, own, NULL, object);
-    next->component = component;
-    next->note = note;
-    next->entered = true;
-    RB_GC_GUARD(object);
-    RB_GC_GUARD(parent);
-    return object;
-}
-
-/* note(component) -> the note of its innermost span that goes on in this fiber, or nil */
-static VALUE stack_note(VALUE module, VALUE component) {
-    (void)module;
-    const entry *found = entry_of(here(), component);
-    return found == NULL ? Qnil : found->note;
-}
-
-/* reusable(component, note) -> its innermost span that goes on in this fiber, if that has this note, or no note is given; or nil */
-static VALUE stack_reusable(VALUE module, VALUE component, VALUE note) {
-    (void)module;
-    const entry *found = entry_of(here(), component);
-    return found != NULL && (NIL_P(note) || found->note == note) ? found->owner : Qnil;
-}
-
-/* ambient -> what is current: the note of what is a component's, if it is an object; a Span; a Context; false for none; nil if nothing was
- * made current in this fiber */
-static VALUE stack_ambient(VALUE module) {
-    (void)module;
-    const entry *top = top_of(here());
-    if (top == NULL) {
-        return Qnil;
-    }
-    if (top->component != 0 && !RB_SPECIAL_CONST_P(top->note) && !RB_SYMBOL_P(top->note)) {
-        return top->note;
-    }
-    return NIL_P(top->owner) ? Qfalse : top->owner;
-}
-
-/* told? -> whether RAAF said in this fiber for whom tools or jobs run */
-static VALUE stack_is_told(VALUE module) {
-    (void)module;
-    static ID names[3];
-    if (names[0] == 0) {
-        names[0] = rb_intern("original_agent_span");
-        names[1] = rb_intern("current_agent");
-        names[2] = rb_intern("raaf_job_span");
-    }
-    VALUE thread = rb_thread_current();
-    return RTEST(rb_thread_local_aref(thread, names[0])) || RTEST(rb_thread_local_aref(thread, names[1])) ||
-                   RTEST(rb_thread_local_aref(thread, names[2]))
-               ? Qtrue
-               : Qfalse;
-}
-
-static double age_of(const span *self) { return (double)(monotonic() - self->began) / 1e6; }
-
-/* age(Span) -> milliseconds since Stack.open made it */
-static VALUE stack_age(VALUE module, VALUE object) {
-    (void)module;
-    return DBL2NUM(age_of(rb_check_typeddata(object, &span_type)));
-}
-
-/* ---- What attributes of RAAF's are called elsewhere, the usual ones (lib/spanring/raaf/conventions.rb) ---- */
-
-/* What Conventions.attributes gives, at a fifth of the time: where it would do more than give values another name, it is asked. */
-enum { SLOTS_MAX = 64, NUMBERS = 32768 };
-enum { UNSEEN, UNKNOWN, ASK, KNOWN }; /* and from KNOWN on, slot and rank */
-#define NO_RANK 256
-
-static VALUE convention_codes;  /* Hash of names to slot << 8 | rank, or nil for a name that is a target */
-static VALUE convention_names;  /* by slot, nil where there is more to do */
-static uint32_t count_slots;    /* so many slots, the first, are counts */
-static VALUE convention_types;  /* by slot, the names for the types of contents */
-static uint16_t codes[NUMBERS]; /* by number of the name */
-
-/* conventions(codes, names, types, count of slots of counts) */
-static VALUE stack_conventions(VALUE module, VALUE given_codes, VALUE names, VALUE types, VALUE first) {
-    Check_Type(given_codes, T_HASH);
-    Check_Type(names, T_ARRAY);
-    Check_Type(types, T_ARRAY);
-    if (RARRAY_LEN(names) > SLOTS_MAX || RARRAY_LEN(types) != RARRAY_LEN(names)) {
-        rb_raise(rb_eArgError, "there are more slots than %d", SLOTS_MAX);
-    }
-    convention_codes = given_codes;
-    convention_names = names;
-    convention_types = types;
-    count_slots = NUM2UINT(first);
-    return module;
-}
-
-static COLD uint16_t code_slowly(VALUE key) {
-    VALUE code = rb_hash_lookup2(convention_codes, key, Qundef);
-    return code == Qundef ? UNKNOWN : NIL_P(code) ? ASK : (uint16_t)(KNOWN + FIX2INT(code));
-}
-
-static inline uint16_t code_of(VALUE key) {
-    uint32_t number = number_of(key);
-    if (UNLIKELY(number == 0 || number >= NUMBERS)) {
-        return code_slowly(key);
-    }
-    if (UNLIKELY(codes[number] == UNSEEN)) {
-        codes[number] = code_slowly(key);
-    }
-    return codes[number];
-}
-
-/* Whether it is what RAAF says where it knows nothing. */
-static bool is_no_answer(VALUE text) {
-    long len = RSTRING_LEN(text);
-    return (len == 3 && (memcmp(RSTRING_PTR(text), "N/A", 3) == 0 || memcmp(RSTRING_PTR(text), "n/a", 3) == 0)) ||
-           (len == 7 && memcmp(RSTRING_PTR(text), "unknown", 7) == 0);
-}
-
-typedef struct {
-    inner_hash inner;
-    bool asks; /* there is more to do than is done here */
-    uint16_t ranks[SLOTS_MAX];
-    VALUE values[SLOTS_MAX];
-} description_of;
-
-static int describe_pair(VALUE key, VALUE value, VALUE argument) {
-    description_of *found = (description_of *)argument;
-    uint16_t code = is_name(key) ? code_of(key) : UNKNOWN;
-    if (code == ASK) {
-        found->asks = true;
-        return ST_STOP;
-    }
-    if (code >= KNOWN && !NIL_P(value) && !(is_string(value) && is_no_answer(value))) {
-        uint32_t slot = (uint32_t)(code - KNOWN) >> 8;
-        bool is_content = !NIL_P(RARRAY_AREF(convention_types, slot));
-        if (NIL_P(RARRAY_AREF(convention_names, slot)) || (slot < count_slots && !(RB_FIXNUM_P(value) && FIX2LONG(value) >= 0)) ||
-            (is_content && !is_name(value))) {
-            found->asks = true;
-            return ST_STOP;
-        }
-        uint16_t rank = (code - KNOWN) & 255;
-        if (rank <= found->ranks[slot]) {
-            found->ranks[slot] = rank;
-            found->values[slot] = value;
-        }
-    }
-    return pack_inner_pair(key, value, (VALUE)&found->inner);
-}
-
-static void describe_begin(description_of *found, packer *packed) {
-    found->inner = (inner_hash){.packed = packed, .hash = Qnil, .depth = -1};
-    found->asks = false;
-    for (size_t slot = 0; slot < SLOTS_MAX; slot++) {
-        found->ranks[slot] = NO_RANK;
-    }
-}
-
-/* What was found, by its other names. */
-static void describe_end(description_of *found, packer *packed) {
-    static VALUE plain;
-    if (plain == 0) {
-        plain = ID2SYM(rb_intern("text/plain"));
-    }
-    for (long slot = 0; slot < RARRAY_LEN(convention_names); slot++) {
-        if (LIKELY(found->ranks[slot] == NO_RANK)) {
-            continue;
-        }
-        pack_key(packed, RARRAY_AREF(convention_names, slot));
-        pack_value(packed, found->values[slot], 0, true);
-        if (!NIL_P(RARRAY_AREF(convention_types, slot))) {
-            pack_key(packed, RARRAY_AREF(convention_types, slot));
-            pack_value(packed, plain, 0, true);
-        }
-    }
-}
-
-static void set_packed(span *self, const packer *packed) {
-    if (!packed->broken && self->live) {
-        spanring_span_set_attributes(&self->span, packed->start, (size_t)(packed->at - packed->start));
-    }
-}
-
-static VALUE do_describe(VALUE argument) {
-    work *with = (work *)argument;
-    packer *packed = &with->packed;
-    if (!records(with->span)) {
-        return Qtrue;
-    }
-    packed->is_foreign = true;
-    pack_foreign(packed, with->keywords);
-    if (RTEST(with->value)) {
-        description_of found;
-        describe_begin(&found, packed);
-        rb_hash_foreach(with->attributes, describe_pair, (VALUE)&found);
-        if (found.asks) {
-            return Qfalse;
-        }
-        describe_end(&found, packed);
-    } else {
-        pack_foreign(packed, with->attributes);
-    }
-    set_packed(with->span, packed);
-    return Qtrue;
-}
-
-/* describe(Span, always, attributes, maps) -> whether they are set; if not, `Conventions.apart` is to be asked. Without `maps`, nothing
- * gets another name. */
-static VALUE stack_describe(VALUE module, VALUE object, VALUE always, VALUE attributes, VALUE maps) {
-    (void)module;
-    Check_Type(always, T_HASH);
-    Check_Type(attributes, T_HASH);
-    work with = {
-        .span = rb_check_typeddata(object, &span_type), .object = object, .attributes = attributes, .keywords = always, .value = maps};
-    return run(do_describe, &with);
-}
-
-static VALUE do_succeed(VALUE argument) {
-    work *with = (work *)argument;
-    packer *packed = &with->packed;
-    double took = age_of(with->span);
-    if (records(with->span)) {
-        static VALUE duration, success;
-        if (success == 0) {
-            duration = ID2SYM(rb_intern("duration_ms"));
-            success = ID2SYM(rb_intern("success"));
-        }
-        description_of found;
-        packed->is_foreign = true;
-        pack_foreign(packed, with->keywords);
-        describe_begin(&found, packed);
-        VALUE parts[] = {with->attributes, with->subject, with->value};
-        for (size_t at = 0; at < 3; at++) {
-            if (is_hash(parts[at]) && !found.asks) {
-                rb_hash_foreach(parts[at], describe_pair, (VALUE)&found);
-            }
-        }
-        if (found.asks) {
-            return Qnil;
-        }
-        describe_end(&found, packed);
-        pack_key(packed, duration);
-        pack_value(packed, DBL2NUM(round(took * 100) / 100), 0, false);
-        pack_key(packed, success);
-        pack_value(packed, Qtrue, 0, false);
-        set_packed(with->span, packed);
-        if (with->span->live) {
-            spanring_span_set_status(&with->span->span, SPANRING_STATUS_OK, "", 0);
-        }
-    }
-    context_of_span(with->span);
-    span_finish(with->span);
-    return DBL2NUM(took);
-}
-
-/* succeed(Span, always, attributes, more, still more) -> the milliseconds that it took: it has these attributes (Hashes or nil), the last
- * counting, and has ended; or nil, if `Conventions.apart` is to be asked */
-static VALUE stack_succeed(VALUE module, VALUE object, VALUE always, VALUE attributes, VALUE more, VALUE last) {
-    (void)module;
-    Check_Type(always, T_HASH);
-    work with = {.span = rb_check_typeddata(object, &span_type),
-                 .object = object,
-                 .attributes = attributes,
-                 .keywords = always,
-                 .subject = more,
-                 .value = last};
-    return run(do_succeed, &with);
-}
+#include "components.h"
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
 static VALUE extract(VALUE module, VALUE parent, VALUE state) {
@@ -2355,10 +2047,6 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     id_scrub = rb_intern("scrub");
     id_big_decimal = rb_intern("BigDecimal");
     rb_gc_register_address(&last_fiber);
-    convention_codes = convention_names = convention_types = Qnil;
-    rb_gc_register_address(&convention_codes);
-    rb_gc_register_address(&convention_names);
-    rb_gc_register_address(&convention_types);
     rb_gc_register_address(&full_message_options);
     full_message_options = rb_hash_new();
     rb_hash_aset(full_message_options, ID2SYM(rb_intern("highlight")), Qfalse);
@@ -2392,18 +2080,7 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
 
-    VALUE stack = rb_define_module_under(spanring_module, "Stack");
-    rb_funcall(spanring_module, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Stack")));
-    rb_define_singleton_method(stack, "span", stack_span, 6);
-    rb_define_singleton_method(stack, "open", stack_open, 7);
-    rb_define_singleton_method(stack, "ambient", stack_ambient, 0);
-    rb_define_singleton_method(stack, "told?", stack_is_told, 0);
-    rb_define_singleton_method(stack, "age", stack_age, 1);
-    rb_define_singleton_method(stack, "succeed", stack_succeed, 5);
-    rb_define_singleton_method(stack, "describe", stack_describe, 4);
-    rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
-    rb_define_singleton_method(stack, "note", stack_note, 1);
-    rb_define_singleton_method(stack, "reusable", stack_reusable, 2);
+    define_components();
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
     rb_gc_register_address(&span_class);

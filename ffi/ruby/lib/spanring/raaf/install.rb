@@ -17,9 +17,15 @@ module Spanring
             begin
               processor.public_send(method, live)
             rescue StandardError => error
-              Spanring.send(:say_once, [:other, processor.class], "#{processor.class}##{method} failed (#{error.class}: #{error.message}); this is said once")
+              failed(processor, method, error)
             end
           end
+        end
+
+        def failed(processor, method, error)
+          Spanring.send(:say_once, [:other, processor.class], <<~SAID.chomp)
+            #{processor.class}##{method} failed (#{error.class}: #{error.message}); this is said once
+          SAID
         end
       end
     end
@@ -115,6 +121,7 @@ module Spanring
         tracing = ::RAAF::Tracing
         span = Class.new(tracing::Span) { include TracerSpan }
         tracing.const_set(:SpanringSpan, span)
+        Stack.install(tracing::TraceProvider, tracing, Processor, Others, Parents)
         Processor.prepend(OwnSpans)
         tracing::Traceable.prepend(TraceablePath)
         tracing::Traceable::ClassMethods.prepend(TraceablePath::ClassMethods)

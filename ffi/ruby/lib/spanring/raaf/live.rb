@@ -27,7 +27,14 @@ module Spanring
       @content = true
       class << self
         # Whether prompts, completions, and what tools take and give are recorded.
-        attr_accessor :content
+        attr_reader :content
+
+        def content=(value)
+          @content = Stack.content = value
+        end
+
+        # Digits that no span of the engine has, for one whose trace ID is RAAF's.
+        def new_span_id = "span_#{SecureRandom.hex(8)}#{MORE_DIGITS}"
 
         # The ID of a Live, a Span or a Context, as RAAF writes them.
         def span_id(of)
@@ -44,11 +51,9 @@ module Spanring
           digits == ZEROS ? "trace_#{SecureRandom.hex(16)}" : "trace_#{digits}"
         end
 
-        # The Kind, and what its spans always say: texts as Symbols, which cost less. To OpenAI, a trace is no parent.
-        def always(kind, parent)
-          found = @always[kind] || add_always(kind)
-          found[Live === parent && parent.trace? ? 2 : 1]
-        end
+        # The Kind, and what its spans always say: texts as Symbols, which cost less. The same once more below a trace, which to OpenAI is
+        # no parent.
+        def always(kind) = @always[kind] || add_always(kind)
 
         private
 
@@ -62,60 +67,46 @@ module Spanring
       end
       @always = {}
 
-      attr_reader :kind, :name, :status
+      # Whoever includes it has kind, name, attributes, status, engine (the Spanring::Span), outer, and the private parent (a Live, a Span, a
+      # Context, or nil) and took (milliseconds, once it has ended).
 
-      # The Spanring::Span.
-      attr_reader :engine
-
-      def span_id = @span_id ||= Live.span_id(@engine)
-      def trace_id = @trace_id ||= Live.trace_id(@engine)
-      def parent_id = @parent && (@parent_id ||= Live.span_id(@parent))
-      def start_time = @start_time ||= Time.now.utc - Stack.age(@engine) / 1000.0
-      def end_time = @took && (@end_time ||= start_time + @took / 1000.0)
+      def span_id = @span_id ||= Live.span_id(engine)
+      def trace_id = @trace_id ||= Live.trace_id(engine)
+      def parent_id = parent && (@parent_id ||= Live.span_id(parent))
+      def start_time = @start_time ||= Time.now.utc - Stack.age(engine) / 1000.0
+      def end_time = took && (@end_time ||= start_time + took / 1000.0)
       def events = @events ||= []
-      def finished? = !@took.nil?
-      def trace? = @kind == :trace
+      def finished? = !took.nil?
+      def trace? = kind == :trace
 
       # Seconds; nil until it has ended.
-      def duration = @took && @took / 1000.0
+      def duration = took && took / 1000.0
 
       private
-
-      # A parent is a Live, a Span or a Context; nil for none. A trace ID is RAAF's, if it has one already.
-      def begin_live(component, kind, name, parent, trace_id = nil)
-        @kind = kind
-        @name = name
-        @parent = parent
-        @status = :ok
-        @always = Live.always(kind, parent)
-        span_kind = kind == :agent ? :internal : Conventions.kind(kind).span_kind
-        own_id = "span_#{SecureRandom.hex(8)}#{MORE_DIGITS}" if trace_id
-        parent = parent.nil? ? false : Live === parent ? parent.engine : parent
-        @engine = Stack.open(component, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, own_id)
-      end
 
       # Records what was collected, and ends the span.
       def end_live(end_time = nil)
         describe
-        if @status == :ok
-          @engine.status(:ok)
-        else
-          code, message = Conventions.status(@status, attributes)
-          @engine.status(code, message)
-          @engine.critical if code == :error
+        if status == :ok
+          engine.status(:ok)
+        elsif status
+          code, message = Conventions.status(status, attributes)
+          engine.status(code, message)
+          engine.critical if code == :error
         end
       rescue StandardError, SystemStackError => error
         Spanring.send(:say_once, :live, "attributes of a span of RAAF were not recorded (#{error.class}: #{error.message}); this is said once")
       ensure
-        end_time ? @engine.end_at(end_time) : @engine.end
+        end_time ? engine.end_at(end_time) : engine.end
       end
 
       def describe
-        return if Live.content && maps? && Stack.describe(@engine, @always, attributes, true)
+        of, always, below_trace = Live.always(kind)
+        always = below_trace if Live === parent && parent.trace?
+        return if Live.content && maps? && Stack.describe(engine, always, attributes, true)
 
-        added, kept = Conventions.apart(Conventions.kind(@kind), attributes, self, content: Live.content)
-        Stack.describe(@engine, @always, {}, false)
-        Stack.describe(@engine, added, kept, false)
+        added, kept = Conventions.apart(of, attributes, self, content: Live.content)
+        Stack.describe(engine, always.merge(added), kept, false)
       end
 
       # Whether the counts of tokens are all in the attributes.

@@ -4,10 +4,9 @@ module Spanring
   module RAAF
     # Whose child a span is: a Live, a Span or a Context, or nil for nobody's.
     module Parents
-      KEY = :__spanring_raaf__
       HEX = /\Atrace_(\h{32})\z/
       SPAN_HEX = /\Aspan_(\h{16})(\h{8}|\h{16})\z/
-      private_constant :KEY, :HEX, :SPAN_HEX
+      private_constant :HEX, :SPAN_HEX
 
       class << self
         # In RAAF's order: the component that was given (or is the component's parent), the agent for which tools run, the job. Where RAAF
@@ -21,11 +20,8 @@ module Spanring
           end
         end
 
-        # What is current in this fiber; in one that has nothing yet, what was current where it was made, if that goes on.
-        def ambient
-          found = Stack.ambient
-          found.nil? ? inherited : found || nil
-        end
+        # What is current in this fiber; in one that has nothing yet, what was current where it was made, if that goes on (since Ruby 3.2).
+        def ambient = Stack.ambient
 
         # Of a span in one of the forms in which RAAF hands them on.
         def given(span)
@@ -35,35 +31,6 @@ module Spanring
           when Hash then from_ids(span[:trace_id] || span["trace_id"], span[:span_id] || span["span_id"])
           else from_ids(span.trace_id, span.span_id) if span.respond_to?(:trace_id) && span.respond_to?(:span_id)
           end
-        end
-
-        if Fiber.respond_to?(:[])
-          # Has fibers and threads that are made from here on begin below `live`; gives what was there.
-          def hand_on(live)
-            before = Fiber[KEY]
-            Fiber[KEY] = live
-            before
-          end
-
-          def take_back(before) = Fiber[KEY] = before
-
-          def inherited
-            live = Fiber[KEY]
-            live unless live&.finished?
-          end
-
-          # The innermost open span of a component where this fiber was made.
-          def inherited_of(component)
-            live = Fiber[KEY]
-            live = live.outer until live.nil? || (live.component.equal?(component) && !live.finished?)
-            live
-          end
-        else
-          # Before Ruby 3.2 fibers inherit nothing.
-          def hand_on(_live) = nil
-          def take_back(_before) = nil
-          def inherited = nil
-          def inherited_of(_component) = nil
         end
 
         private
@@ -77,7 +44,14 @@ module Spanring
           live = Stack.note(component)
           return live if Live === live
 
-          inherited_of(component) || (given(component.current_span) if component.respond_to?(:current_span))
+          around(component) || (given(component.current_span) if component.respond_to?(:current_span))
+        end
+
+        # Its open span around this fiber.
+        def around(component)
+          live = Stack.outer
+          live = live.outer until live.nil? || (live.component.equal?(component) && !live.finished?)
+          live
         end
 
         def from_ids(trace_id, span_id)

@@ -12,60 +12,59 @@ module Spanring
       end
     end
 
-    # The span of a component.
+    # The span of a component, made by `TraceablePath#with_tracing`, which is in the extension, as its fields are. Usually it is recorded
+    # there from three Hashes that are never put together; what follows is for when somebody looks, or something fails.
     class ComponentSpan
       include Live
 
-      attr_reader :component, :outer
-
-      def initialize(component, kind, name, parent)
-        @component = component
-        begin_live(component, kind, name, parent)
-        @outer = Parents.hand_on(self)
-      end
+      def kind = entry[0]
+      def name = @name || entry[1]
+      def status = @status || :ok
 
       # RAAF's rule, whose names begin with run: with_tracing(:run) finds any.
-      def serves?(kind, method)
-        @kind == kind && (method.nil? || @name.include?(method.name))
-      end
-
-      # What the class and the call say.
-      def say(own, metadata)
-        return attributes.merge!(own, metadata) if @attributes
-
-        @own = own.dup
-        @metadata = metadata
+      def serves?(shape, method)
+        kind == shape.kind && (method.nil? || name.include?(method.name))
       end
 
       # In one Hash only if somebody asks.
       def attributes
-        @attributes ||= begin
-          all = {}
-          [@own, @metadata, @found].each { |part| all.merge!(part) if part }
-          @found ? all.merge!("duration_ms" => @took.round(2), "success" => true) : all
-        end
+        return known_attributes if known_attributes
+
+        all = {}
+        [own, metadata, found].each { |part| all.merge!(part) if part }
+        all.merge!("duration_ms" => took.round(2), "success" => true) if found
+        self.known_attributes = all
+      end
+
+      def add(metadata)
+        attributes.merge!(metadata)
+      end
+
+      # What the class says, when somebody has asked for the attributes already, or when it is no Hash.
+      def say(own)
+        attributes.merge!(own)
+        attributes.merge!(metadata) if metadata
       end
 
       def data
         @data ||= SpanData.new(self).merge!(
-          span_id: span_id, trace_id: trace_id, parent_id: parent_id, name: @name, kind: @kind, start_time: start_time,
-          attributes: attributes, events: events, status: @status
+          span_id: span_id, trace_id: trace_id, parent_id: parent_id, name: name, kind: kind, start_time: start_time,
+          attributes: attributes, events: events, status: status
         )
       end
       alias to_h data
 
+      # The end of what was left with a value, where the extension did not see to it.
       def complete(found)
-        if @attributes.nil? && Live.content && (@took = Stack.succeed(@engine, @always, @own, @metadata, found))
-          @found = found
-          return @is_closed = true
-        end
         attributes.merge!(found)
         stop
         attributes["success"] = true
+        @status = :ok
         close
       end
 
-      def fail(error)
+      # The end with an error, in RAAF's order; other processors are told, and flushed.
+      def failed(error)
         stop
         attributes.merge!(
           "success" => false, "error.type" => error.class.name, "error.message" => error.message,
@@ -73,29 +72,27 @@ module Spanring
         )
         @status = :error
         @data[:status] = :error if @data
-        @engine.record_exception(error)
+        engine.record_exception(error)
         close
+        Stack.tell(component.send(:get_tracer_for_span_sending)&.processors, self)
+        # As RAAF does, but without a tenth of a second of sleep.
+        ::RAAF::Tracing::TraceProvider.force_flush
       end
 
-      # The end of the block, however it came.
-      def leave
-        Parents.take_back(@outer)
-        return if @is_closed
-
+      # The end of a block that was left otherwise.
+      def abandon
         stop
-        @status = nil
         close
       end
 
       private
 
       def stop
-        @took = Stack.age(@engine)
-        attributes["duration_ms"] = @took.round(2)
+        self.took = Stack.age(engine)
+        attributes["duration_ms"] = took.round(2)
       end
 
       def close
-        @is_closed = true
         read_data if @data
         end_live
       end
@@ -103,15 +100,15 @@ module Spanring
       # What the host changed meanwhile, and what RAAF would have put there by now.
       def read_data
         @data[:end_time] = end_time
-        @attributes = @data[:attributes] if @data[:attributes].is_a?(Hash)
-        @status = @data[:status] unless @status.nil?
-        @engine.rename(@name = @data[:name].to_s) unless @name.equal?(@data[:name])
+        self.known_attributes = @data[:attributes] if @data[:attributes].is_a?(Hash)
+        @status &&= @data[:status]
+        engine.rename(@name = @data[:name].to_s) unless name.equal?(@data[:name])
         return unless @data[:events].is_a?(Array)
 
         @events = @data[:events]
         @events.each do |event|
           at = Times.nanos(event[:timestamp]) || Times.now
-          @engine.event_at(at, event[:name].to_s, event[:attributes] || {})
+          engine.event_at(at, event[:name].to_s, event[:attributes] || {})
         end
       end
     end
@@ -129,28 +126,26 @@ module Spanring
         @called = owner.name
         @names = {}
         @plain = { "component.type" => @kind.to_s, "component.name" => @called }.freeze
+        # Whether it is RAAF's own rule where a span goes.
         @is_usual = owner.instance_method(:get_tracer_for_span_sending).owner == ::RAAF::Tracing::Traceable
       end
 
-      # Whether it is RAAF's own rule where a span goes.
-      def usual? = @is_usual
-
-      # The kind and the name of a span: tools and calls of models that an agent makes are called after themselves.
+      # The kind and the name of a span, its kind for the engine (nil for internal), what it always says, and what it says below a trace: tools and calls of models that an agent makes are called after themselves.
       def name(component, method, metadata)
         unless metadata.empty?
           if method == :execute_tool && (tool = metadata[:tool_name])
-            return [:tool, build(component, :tool, tool, method)]
+            return of(:tool, build(component, :tool, tool, method))
           elsif (agent = metadata[:agent_name]) && method != :llm_call
-            return [@kind, build(component, @kind, agent, method)]
+            return of(@kind, build(component, @kind, agent, method))
           end
         end
         if method == :llm_call
           called = metadata[:streaming] ? "streaming" : metadata[:tool_calls] ? "tool_call" : "completion"
-          return [:llm, build(component, :llm, called, called)]
+          return of(:llm, build(component, :llm, called, called))
         end
-        return [@kind, build(component, @kind, @called, method)] if ::RAAF::Tracing.span_naming_config
+        return of(@kind, build(component, @kind, @called, method)) if ::RAAF::Tracing.span_naming_config
 
-        @names[method] || remember(method, [@kind, -build(component, @kind, @called, method)].freeze)
+        @names[method] || remember(method, of(@kind, -build(component, @kind, @called, method)))
       end
 
       # The collector that RAAF has for the class; nil for one that says nothing but the class and the kind.
@@ -167,6 +162,11 @@ module Spanring
 
       private
 
+      def of(kind, name)
+        of, always, below_trace = Live.always(kind)
+        [kind, name, (of.span_kind unless of.span_kind == :internal), always, below_trace].freeze
+      end
+
       def build(component, kind, called, method) = component.send(:build_span_name, kind, called, method)
 
       def remember(method, name)
@@ -181,45 +181,8 @@ module Spanring
     end
     private_constant :Shape
 
-    # Goes before RAAF::Tracing::Traceable.
+    # Goes before RAAF::Tracing::Traceable. `with_tracing` is in the extension; while tracing is disabled, it is RAAF's own.
     module TraceablePath
-      # RAAF's own way while tracing is disabled.
-      def with_tracing(method_name = nil, parent_component: nil, **metadata)
-        provider = ::RAAF::Tracing::TraceProvider.instance
-        return super if provider.disabled
-
-        method_name = method_name.to_sym if method_name.is_a?(String)
-        shape = self.class.spanring_shape
-        live = Stack.note(self)
-        if live && live.serves?(shape.kind, method_name)
-          live.attributes.merge!(metadata)
-          return yield
-        end
-
-        kind, name = shape.name(self, method_name, metadata)
-        parent_component ||= @parent_component
-        parent = parent_component || Stack.told? ? Parents.of(parent_component) : Parents.ambient
-        live = ComponentSpan.new(self, kind, name, parent)
-        begin
-          live.say(collect_span_attributes, metadata)
-          result = yield
-          live.complete(collect_result_attributes(result))
-        rescue StandardError => error
-          live.fail(error)
-          Others.notify(get_tracer_for_span_sending&.processors, :on_span_end, live)
-          # As RAAF does, but without a tenth of a second of sleep.
-          ::RAAF::Tracing::TraceProvider.force_flush
-          raise
-        ensure
-          live.leave
-        end
-        # The usual answer of get_tracer_for_span_sending, at a tenth of its time.
-        processors = provider.processors if @tracer.nil? && @parent_component.nil? && shape.usual?
-        processors = get_tracer_for_span_sending&.processors if processors.nil? || processors.empty?
-        Others.notify(processors, :on_span_end, live)
-        result
-      end
-
       # RAAF's, but its collector is found once a class.
       def collect_span_attributes
         shape = self.class.spanring_shape

@@ -6,17 +6,26 @@ module Spanring
     module TracerSpan
       include Live
 
-      # As what is not a component's: for Parents.
-      attr_reader :outer
+      attr_reader :kind, :name, :status, :attributes, :engine, :outer
+
+      # As a component's have; it is none's.
       def component = nil
 
+      # A parent is a Live, a Span or a Context; nil for none. A trace ID is RAAF's, if it has one already.
       def initialize(context, name, kind, parent, trace_id)
-        @events = nil
-        @finished = false
-        @end_time = nil
+        @kind = kind
+        @name = name
+        @parent = parent
+        @status = :ok
         @attributes = {}
-        begin_live(context, kind, name, parent, trace_id)
+        @finished = false
         @trace_id = trace_id
+        @took = @end_time = @events = nil
+        @outer = Stack.outer
+        span_kind = Live.always(kind)[0].span_kind
+        parent = parent.nil? ? false : Live === parent ? parent.engine : parent
+        @engine = Stack.open(context, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, trace_id && Live.new_span_id)
+        Stack.hand_on(self)
       end
 
       def add_event(name, attributes: {}, timestamp: nil)
@@ -47,6 +56,8 @@ module Spanring
       end
 
       private
+
+      attr_reader :parent, :took
 
       def maps? = !(respond_to?(:input_tokens) && (input_tokens || output_tokens))
     end
