@@ -29,7 +29,7 @@ static VALUE open_span(VALUE component, VALUE note, VALUE name, VALUE kind, VALU
     if (!is_name(name)) {
         raise_name("a span's", name);
     }
-    spanring_span_options options = {.size = sizeof(options), .tracer = raaf_tracer(), .flags = SPANRING_SPAN_DETACHED, .ids = ids};
+    spanring_span_options options = {.size = sizeof(options), .flags = SPANRING_SPAN_DETACHED, .ids = ids};
     options.kind = NIL_P(kind) ? 0 : kind_of(kind);
     fiber *self = here();
     VALUE object = span_object();
@@ -143,7 +143,8 @@ static bool is_no_answer(VALUE text) {
 
 typedef struct {
     inner_hash inner;
-    bool asks; /* there is more to do than is done here */
+    bool asks;  /* there is more to do than is done here */
+    bool knows; /* a slot has a value */
     uint16_t ranks[SLOTS_MAX];
     VALUE values[SLOTS_MAX];
 } description_of;
@@ -167,6 +168,7 @@ static int describe_pair(VALUE key, VALUE value, VALUE argument) {
         if (rank <= found->ranks[slot]) {
             found->ranks[slot] = rank;
             found->values[slot] = value;
+            found->knows = true;
         }
     }
     return pack_inner_pair(key, value, (VALUE)&found->inner);
@@ -174,7 +176,7 @@ static int describe_pair(VALUE key, VALUE value, VALUE argument) {
 
 static void describe_begin(description_of *found, packer *packed) {
     found->inner = (inner_hash){.packed = packed, .hash = Qnil, .depth = -1};
-    found->asks = false;
+    found->asks = found->knows = false;
     for (size_t slot = 0; slot < SLOTS_MAX; slot++) {
         found->ranks[slot] = NO_RANK;
     }
@@ -186,7 +188,7 @@ static void describe_end(description_of *found, packer *packed) {
     if (plain == 0) {
         plain = ID2SYM(rb_intern("text/plain"));
     }
-    for (long slot = 0; slot < RARRAY_LEN(convention_names); slot++) {
+    for (long slot = 0; found->knows && slot < RARRAY_LEN(convention_names); slot++) {
         if (LIKELY(found->ranks[slot] == NO_RANK)) {
             continue;
         }
@@ -197,6 +199,40 @@ static void describe_end(description_of *found, packer *packed) {
             pack_value(packed, plain, 0, true);
         }
     }
+}
+
+/* What spans of a kind always say, packed: a String that its Hash keeps. */
+static void pack_always(packer *packed, VALUE always) {
+    static ID bytes;
+    if (UNLIKELY(bytes == 0)) {
+        bytes = rb_intern("@packed");
+    }
+    VALUE known = rb_attr_get(always, bytes);
+    if (NIL_P(known)) {
+        pack_foreign(packed, always);
+        return;
+    }
+    size_t len = (size_t)RSTRING_LEN(known);
+    if (room(packed, len)) {
+        memcpy(packed->at, RSTRING_PTR(known), len);
+        packed->at += len;
+    }
+    RB_GC_GUARD(known);
+}
+
+static VALUE do_pack(VALUE argument) {
+    work *with = (work *)argument;
+    pack_foreign(&with->packed, with->attributes);
+    const packer *packed = &with->packed;
+    return packed->broken ? Qnil : rb_str_new((const char *)packed->start, packed->at - packed->start);
+}
+
+/* pack(attributes) -> a String, for the variable @packed of a Hash that is packed often */
+static VALUE stack_pack(VALUE module, VALUE attributes) {
+    (void)module;
+    Check_Type(attributes, T_HASH);
+    work with = {.attributes = attributes};
+    return run(do_pack, &with);
 }
 
 static void set_packed(span *self, const packer *packed) {
@@ -212,7 +248,7 @@ static VALUE do_describe(VALUE argument) {
         return Qtrue;
     }
     packed->is_foreign = true;
-    pack_foreign(packed, with->keywords);
+    pack_always(packed, with->keywords);
     if (RTEST(with->value)) {
         description_of found;
         describe_begin(&found, packed);
@@ -251,11 +287,11 @@ static VALUE do_succeed(VALUE argument) {
         }
         description_of found;
         packed->is_foreign = true;
-        pack_foreign(packed, with->keywords);
+        pack_always(packed, with->keywords);
         describe_begin(&found, packed);
         VALUE parts[] = {with->attributes, with->subject, with->value};
         for (size_t at = 0; at < 3; at++) {
-            if (is_hash(parts[at]) && !found.asks) {
+            if (is_hash(parts[at]) && !RHASH_EMPTY_P(parts[at]) && !found.asks) {
                 rb_hash_foreach(parts[at], describe_pair, (VALUE)&found);
             }
         }
@@ -591,11 +627,13 @@ static VALUE entry_for(VALUE shape, VALUE component, VALUE method, VALUE metadat
 
 /* with_tracing(method_name = nil, parent_component: nil, **metadata) { } */
 static VALUE with_tracing(int count, VALUE *values, VALUE component) {
-    static ID instance, disabled, get_shape, shape_ivar, serves, add, engine_id, is_trace, of, parent_ivar, tracer_ivar, usual_ivar, processors_id,
+    static ID instance, instance_ivar, disabled_ivar, processors_ivar, get_shape, shape_ivar, serves, add, engine_id, is_trace, of, parent_ivar, tracer_ivar, usual_ivar, processors_id,
         get_tracer;
     static VALUE parent_component, trace;
     if (instance == 0) {
-        disabled = rb_intern("disabled");
+        instance_ivar = rb_intern("@instance");
+        disabled_ivar = rb_intern("@disabled");
+        processors_ivar = rb_intern("@processors");
         get_shape = rb_intern("spanring_shape");
         shape_ivar = rb_intern("@spanring_shape");
         serves = rb_intern("serves?");
@@ -612,8 +650,11 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
         trace = ID2SYM(rb_intern("trace"));
         instance = rb_intern("instance");
     }
-    VALUE provider = rb_funcallv(trace_provider, instance, 0, NULL);
-    if (RTEST(rb_funcallv(provider, disabled, 0, NULL))) {
+    VALUE provider = rb_attr_get(trace_provider, instance_ivar);
+    if (UNLIKELY(NIL_P(provider))) {
+        provider = rb_funcallv(trace_provider, instance, 0, NULL);
+    }
+    if (RTEST(rb_attr_get(provider, disabled_ivar))) {
         return rb_call_super(count, values);
     }
     rb_need_block();
@@ -671,7 +712,7 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
     /* The usual answer of get_tracer_for_span_sending. */
     VALUE processors = Qnil;
     if (NIL_P(own_parent) && NIL_P(rb_attr_get(component, tracer_ivar)) && RTEST(rb_attr_get(shape, usual_ivar))) {
-        processors = rb_funcallv(provider, processors_id, 0, NULL);
+        processors = rb_attr_get(provider, processors_ivar);
     }
     if (!is_array(processors) || RARRAY_LEN(processors) == 0) {
         VALUE tracer = rb_funcallv(component, get_tracer, 0, NULL);
@@ -706,6 +747,7 @@ static void define_components(void) {
     rb_define_singleton_method(stack, "hand_on", stack_hand_on, 1);
     rb_define_singleton_method(stack, "describe", stack_describe, 4);
     rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
+    rb_define_singleton_method(stack, "pack", stack_pack, 1);
     rb_define_singleton_method(stack, "install", stack_install, 5);
     rb_define_singleton_method(stack, "content=", stack_set_content, 1);
     rb_define_singleton_method(stack, "tell", stack_tell, 2);

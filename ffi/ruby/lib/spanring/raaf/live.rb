@@ -59,10 +59,17 @@ module Spanring
 
         def add_always(kind)
           of = Conventions.kind(kind)
-          always = of.names.transform_values(&:to_sym).freeze
-          found = [of, always, always.merge(NO_PARENT).freeze].freeze
+          always = of.names.transform_values(&:to_sym)
+          found = [of, *[always, always.merge(NO_PARENT)].map { |names| packed(names) }].freeze
           @always[kind] = found if Conventions::KINDS.key?(kind)
           found
+        end
+
+        # Packed once: names are numbers for good.
+        def packed(names)
+          2.times { Stack.pack(names) } # the second time they are numbers
+          names.instance_variable_set(:@packed, Stack.pack(names))
+          names.freeze
         end
       end
       @always = {}
