@@ -113,6 +113,8 @@ pub struct Settings {
     pub sampler: SamplerSetting,
     /// Whether nothing is recorded at all.
     pub disabled: bool,
+    /// Whether integrations record prompts, completions, and what tools take and give.
+    pub capture_content: bool,
     /// The least severe messages that the engine itself writes.
     pub log_level: LogLevel,
     /// The resource's `service.name`; never empty.
@@ -209,6 +211,7 @@ impl Settings {
             compression_level: 0,
             sampler: SamplerSetting::default(),
             disabled: false,
+            capture_content: true,
             log_level: LogLevel::Warn,
             service_name: String::new(),
             resource_attributes: Vec::new(),

@@ -94,6 +94,7 @@ impl SettingsBuilder {
         spool_max_age: Duration,
         compression_level: i32,
         disabled: bool,
+        capture_content: bool,
         log_level: LogLevel,
         service_name: impl Into<String>,
         attribute_count_limit: u32,

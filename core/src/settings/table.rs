@@ -329,6 +329,15 @@ pub(super) static TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        suffix: "CAPTURE_CONTENT",
+        kind: Kind::Switch,
+        access: plain!(Switch, capture_content),
+        default: "true",
+        live: false,
+        description: "Whether integrations for AI frameworks record prompts, completions, and what tools take and give.",
+        ..ROW
+    },
+    Row {
         suffix: "LOG_LEVEL",
         kind: Kind::Level,
         access: plain!(Level, log_level),

@@ -316,6 +316,7 @@ const SETTERS: &[(&str, &str, Setter)] = &[
         b.sampler(SamplerSetting { parent_based: false, root: RootSampler::EveryNth(9) })
     }),
     ("disabled", "true", |b| b.disabled(true)),
+    ("capture_content", "false", |b| b.capture_content(false)),
     ("log_level", "fatal", |b| b.log_level(LogLevel::Fatal)),
     ("resource_attributes", "a%20b=%C3%A9%2C", |b| b.resource_attributes([("a b", "é,")])),
     ("service_name", "till", |b| b.service_name("till")),

@@ -20,7 +20,9 @@ module Spanring
       # What stops a thread from outside (Timeout, Thread#raise, Thread#kill) waits until a span is recorded: it is the host's, not ours to rescue.
       LATER = { Object => :never }.freeze
       NO_ATTRIBUTES = {}.freeze
-      private_constant :FIELDS, :Fields, :FAILURES, :LATER, :NO_ATTRIBUTES
+      # What can be used of a span that cannot be used as it is.
+      PLAIN = Hash.new([String, Symbol, Numeric, Time].freeze).merge!(attributes: [Hash].freeze, events: [Array].freeze).freeze
+      private_constant :FIELDS, :Fields, :FAILURES, :LATER, :NO_ATTRIBUTES, :PLAIN
 
       # Starts the process's pipeline, unless it was started before, with the preset `raaf` if no other is chosen; the environment is read now.
       #
@@ -194,13 +196,13 @@ module Spanring
       def salvage(span, error)
         said = "#{error.class}: #{text_of(error)}"
         fields = Fields.new(*FIELDS.map { |field| read(span, field) })
-        return fail_with(error) unless fields.span_id || fields.name
+        return fail_with(error) if fields.span_id.nil? && fields.name.nil?
 
         @damaged += 1
         report(said)
         whole = fields.attributes
-        fields.attributes = Hash === whole ? whole.merge("spanring.error" => said) : { "spanring.error" => said }
-        fields.events = [] unless Array === fields.events && fields.events.all?(Hash)
+        fields.attributes = whole ? whole.merge("spanring.error" => said) : { "spanring.error" => said }
+        fields.events = fields.events&.grep(Hash)
         begin
           record(fields)
         rescue *FAILURES
@@ -214,13 +216,15 @@ module Spanring
       end
 
       def read(span, field)
-        span.__send__(field)
+        value = span.__send__(field)
+        PLAIN[field].any? { |type| type === value } ? value : nil
       rescue *FAILURES
         nil
       end
 
+      # Without what error_highlight adds.
       def text_of(error)
-        error.message.to_s.scrub
+        error.message.to_s.scrub.lines.first.to_s.chomp
       rescue *FAILURES
         "(no message)"
       end
