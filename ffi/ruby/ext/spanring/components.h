@@ -500,6 +500,8 @@ typedef struct {
     VALUE object; /* the ComponentSpan */
     live *live;
     VALUE always;
+    VALUE error; /* that left the block */
+    bool done;
 } tracing;
 
 /* The hooks, the block, and the usual end. */
@@ -511,7 +513,7 @@ static VALUE trace_body(VALUE argument) {
         say = rb_intern("say");
         complete = rb_intern("complete");
     }
-    const tracing *with = (tracing *)argument;
+    tracing *with = (tracing *)argument;
     live *self = with->live;
     VALUE own = rb_funcallv(self->component, collect, 0, NULL);
     if (LIKELY(is_hash(own) && NIL_P(self->attributes))) {
@@ -532,10 +534,12 @@ static VALUE trace_body(VALUE argument) {
         if (!NIL_P(took)) {
             self->found = found;
             self->took = took;
+            with->done = true;
             return result;
         }
     }
     rb_funcallv(with->object, complete, 1, &found);
+    with->done = true;
     return result;
 }
 
@@ -544,8 +548,8 @@ static VALUE trace_failed(VALUE argument) {
     if (failed == 0) {
         failed = rb_intern("failed");
     }
-    VALUE error = rb_errinfo();
-    return rb_funcallv(((tracing *)argument)->object, failed, 1, &error);
+    tracing *with = (tracing *)argument;
+    return rb_funcallv(with->object, failed, 1, &with->error);
 }
 
 static VALUE trace_abandoned(VALUE argument) {
@@ -556,20 +560,26 @@ static VALUE trace_abandoned(VALUE argument) {
     return rb_funcallv(((tracing *)argument)->object, abandon, 0, NULL);
 }
 
-static COLD void leave_trace(int state, tracing *with) {
-    VALUE error = rb_errinfo();
-    bool is_error = is_exception(error) && RTEST(rb_obj_is_kind_of(error, rb_eStandardError));
-    if (is_error || NIL_P(with->live->took)) {
-        int second;
-        rb_protect(is_error ? trace_failed : trace_abandoned, (VALUE)with, &second);
-        if (second != 0 && !is_exception(rb_errinfo())) {
-            state = second; /* whoever stops this thread meanwhile */
-        } else {
-            rb_set_errinfo(error);
-        }
-        span_finish(span_in(with->live->engine));
+/* Inside rb_ensure, which keeps what left the block: a throw has no other keeper. */
+static VALUE leave_trace(VALUE argument) {
+    tracing *with = (tracing *)argument;
+    if (LIKELY(with->done)) {
+        return Qnil;
     }
-    rb_jump_tag(state);
+    with->error = rb_errinfo();
+    bool is_error = is_exception(with->error) && RTEST(rb_obj_is_kind_of(with->error, rb_eStandardError));
+    int state = 0;
+    if (is_error || NIL_P(with->live->took)) {
+        rb_protect(is_error ? trace_failed : trace_abandoned, argument, &state);
+    }
+    span_finish(span_in(with->live->engine));
+    if (state != 0) {
+        if (!is_exception(rb_errinfo())) {
+            rb_jump_tag(state); /* whoever stops this thread meanwhile comes first */
+        }
+        rb_set_errinfo(Qnil);
+    }
+    return Qnil;
 }
 
 static VALUE tell_one(VALUE argument) {
@@ -655,7 +665,7 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
         provider = rb_funcallv(trace_provider, instance, 0, NULL);
     }
     if (RTEST(rb_attr_get(provider, disabled_ivar))) {
-        return rb_call_super(count, values);
+        return rb_call_super_kw(count, values, RB_PASS_CALLED_KEYWORDS);
     }
     rb_need_block();
     arguments given = arguments_of(count, values, 0, 1);
@@ -700,15 +710,11 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
     bool is_below_trace = is_live(parent) ? RARRAY_AREF(live_in(parent)->entry, 0) == trace
                                           : !NIL_P(parent) && !is_parent(parent) && RTEST(rb_funcallv(parent, is_trace, 0, NULL));
     VALUE below = NIL_P(parent) ? Qfalse : is_live(parent) ? live_in(parent)->engine : is_parent(parent) ? parent : rb_funcallv(parent, engine_id, 0, NULL);
-    tracing with = {object, self, RARRAY_AREF(entry, is_below_trace ? 4 : 3)};
+    tracing with = {object, self, RARRAY_AREF(entry, is_below_trace ? 4 : 3), Qnil, false};
     Check_Type(with.always, T_HASH);
     self->engine = open_span(component, object, RARRAY_AREF(entry, 1), RARRAY_AREF(entry, 2), below, NULL);
     hand_on(object);
-    int state;
-    VALUE result = rb_protect(trace_body, (VALUE)&with, &state);
-    if (UNLIKELY(state != 0)) {
-        leave_trace(state, &with);
-    }
+    VALUE result = rb_ensure(trace_body, (VALUE)&with, leave_trace, (VALUE)&with);
     /* The usual answer of get_tracer_for_span_sending. */
     VALUE processors = Qnil;
     if (NIL_P(own_parent) && NIL_P(rb_attr_get(component, tracer_ivar)) && RTEST(rb_attr_get(shape, usual_ivar))) {

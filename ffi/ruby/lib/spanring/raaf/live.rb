@@ -113,7 +113,7 @@ module Spanring
         return if Live.content && maps? && Stack.describe(engine, always, attributes, true)
 
         added, kept = Conventions.apart(of, attributes, self, content: Live.content)
-        Stack.describe(engine, always.merge(added), kept, false)
+        Stack.describe(engine, {}.merge!(always, added), kept, false)
       end
 
       # Whether the counts of tokens are all in the attributes.
