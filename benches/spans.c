@@ -1,5 +1,5 @@
 /* Spans from C, in bursts: for each letter on standard input one burst, timed, and a line with its nanoseconds a span. `b` is bare,
- * `a` has 4 attributes (2 integers, 2 static strings), set at once from packed memory whose keys and strings are numbers. At the end of the
+ * `a` has 4 attributes (2 integers, 2 static strings) from the start, in packed memory whose keys and strings are numbers. At the end of the
  * input the program fails if anything was dropped.
  *
  *   spans DIR */
@@ -61,11 +61,11 @@ static int32_t bare(int count) {
 
 static int32_t four(int count) {
     int32_t failed = 0;
+    spanring_span_options options = {.size = sizeof(options), .attributes = packed, .attributes_len = sizeof(packed)};
     for (int64_t i = 0; i < count; i++) {
         spanring_span span;
-        failed |= spanring_span_start(four_name, NULL, &span);
         memcpy(packed + FIRST_INT, &i, 8);
-        failed |= spanring_span_set_attributes(&span, packed, sizeof(packed));
+        failed |= spanring_span_start(four_name, &options, &span);
         failed |= spanring_span_end(&span);
     }
     return failed;

@@ -57,6 +57,7 @@ fn block(name: &str, results: &Results, machine: &str, counts: &str) -> Option<S
         "memory" => memory(results)?,
         "c" => c(results)?,
         "python" => python(results)?,
+        "ruby" => ruby(results)?,
         "targets" => targets::markdown(results),
         _ => return None,
     })
@@ -125,6 +126,8 @@ fn readme(results: &Results) -> Option<String> {
         get("python", "spanring, bare ns")?,
         get("python", "opentelemetry, bare, times spanring")?
     );
+    let _ =
+        writeln!(text, "| `Spanring.span` in Ruby | {:.0} | |", get("ruby", "spanring, bare ns")?);
     let _ = writeln!(
         text,
         "\nOne flusher takes {:.0} million bare spans a second from rings to compressed bytes, {:.0} million with 4 \
@@ -191,6 +194,22 @@ fn python(results: &Results) -> Option<String> {
         get("objects a span, used again")?,
         get("opentelemetry dropped")?,
     );
+    Some(text)
+}
+
+fn ruby(results: &Results) -> Option<String> {
+    let get = |name: &str| results.get("ruby")?.get(name).copied();
+    let mut text = format!("| Ruby 3.{} | ns | objects |\n|---|---|---|\n", get("Ruby 3.")?);
+    for (key, label) in [
+        ("spanring, bare", "`Spanring.span`, bare"),
+        ("spanring, bare, a child", "a child"),
+        ("spanring, 4 attributes", "with 4 attributes"),
+        ("spanring, start_span and finish", "`Spanring.start_span` and `finish`"),
+        ("a fiber-local set and reset", "a block that sets and resets a fiber-local"),
+    ] {
+        let (nanos, objects) = (get(&format!("{key} ns"))?, get(&format!("{key} objects"))?);
+        let _ = writeln!(text, "| {label} | {nanos:.0} | {objects:.2} |");
+    }
     Some(text)
 }
 

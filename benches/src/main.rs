@@ -118,7 +118,9 @@ fn drive(options: &Options) -> Result<bool, String> {
         let read =
             |path: &Path| std::fs::read_to_string(path).map_err(|error| describe(path, error));
         let counts = read(&root.join("benches/counts.baseline"))?;
-        for page in ["docs/performance.md", "README.md", "ffi/python/README.md"] {
+        for page in
+            ["docs/performance.md", "README.md", "ffi/python/README.md", "ffi/ruby/README.md"]
+        {
             let page = root.join(page);
             write(&page, &docs::rewrite(&read(&page)?, &results, &machine, &counts)?)?;
         }
@@ -133,7 +135,7 @@ fn drive(options: &Options) -> Result<bool, String> {
 
 /// The median of each number of several processes, where the placement of code and memory counts.
 fn medians(section: &Section, run: &Run) -> Result<BTreeMap<String, f64>, String> {
-    let single = matches!(section.name, "hot" | "off" | "c" | "python");
+    let single = matches!(section.name, "hot" | "off" | "c" | "python" | "ruby");
     let processes = if single { PROCESSES } else { 1 };
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..processes {

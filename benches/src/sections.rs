@@ -15,6 +15,7 @@ pub mod paced;
 #[cfg(feature = "peers")]
 pub mod peers;
 pub mod python;
+pub mod ruby;
 pub mod size;
 pub mod steady;
 pub mod tail;
@@ -73,6 +74,7 @@ pub const ALL: &[Section] = &[
         about: "a span in Python, beside the OpenTelemetry SDK",
         run: python::run,
     },
+    Section { name: "ruby", about: "a span in Ruby", run: ruby::run },
     Section { name: "threads", about: "many threads, one flusher", run: threads::run },
 ];
 
@@ -81,6 +83,7 @@ pub fn prepare(name: &str) -> Result<bool, String> {
     match name {
         "c" => c::prepare().map(|()| true),
         "python" => python::prepare(),
+        "ruby" => ruby::prepare(),
         _ => Ok(true),
     }
 }

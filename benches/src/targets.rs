@@ -311,6 +311,10 @@ const TARGETS: &[Target] = &[
         "x",
     ),
     less("Python, objects a span", number!("python", "objects a span, kept"), 1.0, 1.0, ""),
+    less("Ruby, bare", number!("ruby", "spanring, bare ns"), 500.0, 300.0, "ns"),
+    less("Ruby, 4 attributes", number!("ruby", "spanring, 4 attributes ns"), 1000.0, 600.0, "ns"),
+    less("Ruby, objects a span", number!("ruby", "spanring, bare objects"), 1.0, 1.0, ""),
+    less("the same, 4 attributes", number!("ruby", "spanring, 4 attributes objects"), 2.0, 2.0, ""),
 ];
 
 /// For a number that has only a goal.

@@ -171,6 +171,15 @@ macro_rules! span_methods {
             self.block.is_some_and(Block::is_recording)
         }
 
+        /// Ends the span, of which nothing was set, as if it had never been: for the C ABI.
+        #[doc(hidden)]
+        #[cold]
+        pub fn __discard(mut self) {
+            if let Some(own) = self.recording() {
+                own.engine = std::ptr::null();
+            }
+        }
+
         /// What identifies the span to its children.
         pub fn context(&self) -> SpanContext {
             self.block.map_or_else(SpanContext::default, |block| {

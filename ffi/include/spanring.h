@@ -186,6 +186,10 @@ typedef struct {
   uint32_t flags;
   // Zero.
   uint32_t reserved;
+  // Packed attributes, or NULL. With an error in them no span starts.
+  const uint8_t *attributes;
+  // Their bytes.
+  size_t attributes_len;
   // IDs that another tracer or a recording gave the span; NULL for new ones. The trace ID takes the place of the parent's, and the sampler
   // is asked in any case. Flags are not read. That no other span has them is up to the caller.
   const spanring_ids *ids;

@@ -42,6 +42,10 @@ pub struct spanring_span_options {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
+    /// Packed attributes, or NULL. With an error in them no span starts.
+    pub attributes: *const u8,
+    /// Their bytes.
+    pub attributes_len: usize,
     /// IDs that another tracer or a recording gave the span; NULL for new ones. The trace ID takes the place of the parent's, and the sampler
     /// is asked in any case. Flags are not read. That no other span has them is up to the caller.
     pub ids: *const spanring_ids,
@@ -197,12 +201,18 @@ pub unsafe extern "C" fn spanring_span_start(
 ) -> i32 {
     guarded(|| {
         let name = interned(name)?;
-        if options.is_null() && !out.is_null() {
+        // SAFETY: the caller's promise.
+        if !out.is_null() && unsafe { options.as_ref() }.is_none_or(is_usual) {
             // As most spans of programs in C start.
+            // SAFETY: the caller's promise.
+            let packed = unsafe { packed(options.as_ref()) }?;
             let guard = SpanGuard::__start_numbered(name, SpanKind::Internal);
             if guard.__is_some() {
+                let raw = guard.__into_raw();
+                // SAFETY: of the guard.
+                unsafe { set_at_start(raw, packed, false) }?;
                 // SAFETY: the caller's promise, and not NULL.
-                unsafe { write(out, guard.__into_raw(), SpanGuard::__thread()) };
+                unsafe { write(out, raw, SpanGuard::__thread()) };
                 return Ok(());
             }
         }
@@ -245,6 +255,8 @@ unsafe fn start(
     }
     // SAFETY: the caller's promise.
     let options = unsafe { options.as_ref() };
+    // SAFETY: the caller's promise.
+    let packed = unsafe { packed(options) }?;
     let (mut span, detached) = match options {
         None => (Span::builder(name).start(), false),
         // SAFETY: the caller's promise.
@@ -260,9 +272,58 @@ unsafe fn start(
         true => (span.__into_raw(), 0),
         false => (span.enter().__into_raw(), SpanGuard::__thread()),
     };
+    // SAFETY: of the span, or its guard.
+    unsafe { set_at_start(raw, packed, detached) }?;
     // SAFETY: the caller's promise, and not NULL.
     unsafe { write(out, raw, thread) };
     Ok(())
+}
+
+/// Whether nothing but attributes is asked for.
+#[inline(always)]
+fn is_usual(options: &spanring_span_options) -> bool {
+    let numbers =
+        options.start_unix_nano | u64::from(options.tracer | options.kind | options.flags);
+    options.size == size_of::<spanring_span_options>()
+        && numbers == 0
+        && options.parent.is_null()
+        && options.ids.is_null()
+}
+
+/// The attributes of the options.
+///
+/// # Safety
+///
+/// The options' attributes have so many bytes.
+#[inline(always)]
+unsafe fn packed(options: Option<&spanring_span_options>) -> Result<&[u8]> {
+    let Some(options) = options else { return Ok(&[]) };
+    check_size(options.size, size_of::<spanring_span_options>(), "spanring_span_options")?;
+    // SAFETY: as promised to us.
+    unsafe { bytes(options.attributes, options.attributes_len, "attributes") }
+}
+
+/// Sets the first attributes of a span; with an error in them it was never there.
+///
+/// # Safety
+///
+/// `raw` is of a span's `__into_raw` or, if it is not `detached`, of a guard's.
+#[inline(always)]
+unsafe fn set_at_start(raw: *mut (), packed: &[u8], detached: bool) -> Result<()> {
+    if packed.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: as promised to us; the guard of one that is current has the same pointer, and it is not ended here.
+    let mut span = std::mem::ManuallyDrop::new(unsafe { Span::__from_raw(raw) });
+    if set_first(&mut span, packed) {
+        return Ok(());
+    }
+    set_any(&mut span, packed).inspect_err(|_| match detached {
+        // SAFETY: as promised to us, and it is used no more.
+        true => unsafe { Span::__from_raw(raw) }.__discard(),
+        // SAFETY: likewise.
+        false => unsafe { SpanGuard::__from_raw(raw) }.__discard(),
+    })
 }
 
 /// # Safety
@@ -301,7 +362,6 @@ unsafe fn start_in_fork_child(
 /// The options' parent and IDs are NULL or readable.
 #[inline(always)]
 unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span, bool)> {
-    check_size(options.size, size_of::<spanring_span_options>(), "spanring_span_options")?;
     let known = SPANRING_SPAN_ROOT | SPANRING_SPAN_DETACHED;
     if options.flags & !known != 0 {
         return Err(Error::new(

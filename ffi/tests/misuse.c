@@ -99,6 +99,23 @@ static void wrong_spans(void) {
     ids.size = sizeof(ids);
     ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_span_start(name, &options, &span));
 
+    /* With wrong attributes there is no span, whether it would be current or not, and what was current is so again. */
+    options.ids = NULL, options.attributes_len = 1;
+    ANSWERS(SPANRING_ERROR_NULL, spanring_span_start(name, &options, &span));
+    options.attributes = (const uint8_t *)"\1";
+    for (int way = 0; way < 3; way++) {
+        options.flags = way == 1 ? SPANRING_SPAN_DETACHED : 0, options.kind = way == 2 ? SPANRING_KIND_CLIENT : 0;
+        memset(&span, 0, sizeof(span));
+        ANSWERS(SPANRING_ERROR_PACKED, spanring_span_start(name, &options, &span));
+        ANSWERS(SPANRING_ERROR_HANDLE, spanring_span_end(&span));
+    }
+    spanring_context none;
+    ANSWERS(SPANRING_OK, spanring_context_current(&none));
+    ids.span_id[0] = 1;
+    ANSWERS(SPANRING_OK, spanring_context_ids(&none, &ids));
+    CHECK(ids.span_id[0] == 0);
+    CHECK(stats().created == 0);
+
     /* Garbage, zero, a copy, a second end. */
     memset(&span, 0xa5, sizeof(span));
     ANSWERS(SPANRING_ERROR_HANDLE, spanring_span_end(&span));

@@ -31,7 +31,7 @@ OFFSET(spanring_ids, trace_flags, 32);
 OFFSET(spanring_ids, is_remote, 33);
 OFFSET(spanring_ids, reserved, 34);
 
-SIZE(spanring_span_options, 48);
+SIZE(spanring_span_options, 64);
 OFFSET(spanring_span_options, size, 0);
 OFFSET(spanring_span_options, parent, 8);
 OFFSET(spanring_span_options, start_unix_nano, 16);
@@ -39,7 +39,9 @@ OFFSET(spanring_span_options, tracer, 24);
 OFFSET(spanring_span_options, kind, 28);
 OFFSET(spanring_span_options, flags, 32);
 OFFSET(spanring_span_options, reserved, 36);
-OFFSET(spanring_span_options, ids, 40);
+OFFSET(spanring_span_options, attributes, 40);
+OFFSET(spanring_span_options, attributes_len, 48);
+OFFSET(spanring_span_options, ids, 56);
 
 SIZE(spanring_record, 112);
 OFFSET(spanring_record, size, 0);

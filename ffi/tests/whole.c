@@ -130,6 +130,14 @@ int main(int count, char **arguments) {
         .size = sizeof(known), .parent = &parent_given, .flags = SPANRING_SPAN_DETACHED, .ids = &own};
     ANSWERS(SPANRING_OK, spanring_span_start(intern("given child"), &known, &child));
     ANSWERS(SPANRING_OK, spanring_span_end(&child));
+
+    /* With attributes from the start: few of the usual kinds, and any; current, and not. */
+    spanring_span_options with = {.size = sizeof(with), .attributes = event.bytes, .attributes_len = event.len};
+    ANSWERS(SPANRING_OK, spanring_span_start(intern("some from the start"), &with, &child));
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
+    with.attributes = packed.bytes, with.attributes_len = packed.len, with.flags = SPANRING_SPAN_DETACHED;
+    ANSWERS(SPANRING_OK, spanring_span_start_named(TEXT("all from the start"), &with, &child));
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
     ANSWERS(SPANRING_OK, spanring_context_release(&parent_given));
 
     ANSWERS(SPANRING_OK, spanring_span_end_at(&root, 1));
@@ -145,14 +153,14 @@ int main(int count, char **arguments) {
 
     ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
     spanring_stats counts = stats();
-    CHECK(counts.created == 10 && counts.sealed == 10 && counts.sink_delivered == 10);
+    CHECK(counts.created == 12 && counts.sealed == 12 && counts.sink_delivered == 12);
     char json[4096];
     size_t len = 1;
     ANSWERS(SPANRING_ERROR_BUFFER, spanring_stats_json(NULL, &len));
     CHECK(len > 100 && len < sizeof(json));
     len = sizeof(json);
     ANSWERS(SPANRING_OK, spanring_stats_json(json, &len));
-    CHECK(strlen(json) == len && strstr(json, "\"created\":10") && strstr(json, "\"sinks\":[{"));
+    CHECK(strlen(json) == len && strstr(json, "\"created\":12") && strstr(json, "\"sinks\":[{"));
     ANSWERS(SPANRING_OK, spanring_after_fork_child());
     ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
     return 0;

@@ -24,7 +24,8 @@ def equal(found, expected):
 
 
 equal(sorted((name, len(many)) for name, many in spans.items()),
-      [("first", 1), ("from remote", 1), ("given", 1), ("given child", 1), ("query", 1), ("recorded", 1), ("refused", 1), ("root", 2), ("twice", 1)])
+      [("all from the start", 1), ("first", 1), ("from remote", 1), ("given", 1), ("given child", 1), ("query", 1), ("recorded", 1), ("refused", 1), ("root", 2),
+       ("some from the start", 1), ("twice", 1)])
 roots = sorted(spans["root"], key=lambda span: int(span["startTimeUnixNano"]))
 once, root = roots
 (query,), (remote,), (recorded,) = spans["query"], spans["from remote"], spans["recorded"]
@@ -80,3 +81,7 @@ equal((given["traceId"], given["spanId"], given.get("parentSpanId", "")), (b"six
 equal((given_child["traceId"], given_child["spanId"]), (given["traceId"], b"child's ".hex()))
 equal(given_child["parentSpanId"], given["spanId"])
 print("8 spans are as they should be")
+(some,), (whole,) = spans["some from the start"], spans["all from the start"]
+equal((attributes(some), some["parentSpanId"]), ({"try": {"boolValue": True}}, root["spanId"]))
+equal(attributes(whole), {key: value for key, value in attributes(query).items() if key not in ("db.system", "cost", "cached")})
+equal(whole["parentSpanId"], root["spanId"])

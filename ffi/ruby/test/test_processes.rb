@@ -173,65 +173,12 @@ class TestProcesses < Case
     assert_equal found["fiber"][0].span_id, found["of fiber"][0].parent
   end
 
-  # Forks while 4 threads record; each process counts what it recorded, and every span says whose it is.
-  STORM = <<~RUBY
-    def record(pid, spans)
-      spans.times { |number| Spanring.span("work", pid: pid, text: "text \#{number}") { |span| span.set(lazy: -> { 1 }) } }
-      spans
-    end
-    def write(count) = File.open(COUNTS, "a") { |file| file.flock(File::LOCK_EX); file.puts("\#{$$} \#{count}") }
-    begin_spans
-    ROUNDS.times do
-      stop = false
-      counts = Array.new(4, 0)
-      threads = (0...4).map do |number|
-        Thread.new do
-          pid = $$
-          until stop
-            counts[number] += record(pid, 5)
-            Thread.pass # or each fork waits for the turns of four threads
-          end
-        end
-      end
-      Thread.pass until counts.all?(&:positive?)
-      children = (0...FORKS).map do |number|
-        fork do
-          count = record($$, 20)
-          if (number % 4).zero?
-            # Threads and a child of its own.
-            inner = (0...4).map { Thread.new { Thread.current[:count] = record($$, 10) } }
-            grandchild = fork { write(record($$, 10)); exit!(0) } if (number % 8).zero?
-            count += inner.sum { |thread| thread.join[:count] }
-            Process.wait(grandchild) if grandchild
-          end
-          write(count)
-          exit!(0) if number.odd?
-        end
-      end
-      children.each { |child| _, status = Process.wait2(child); raise status.inspect unless status.success? }
-      stop = true
-      threads.each(&:join)
-      $count = $count.to_i + counts.sum
-      Spanring.flush(60)
-    end
-    dropped = Spanring.stats["dropped"].values.sum
-    raise "\#{dropped} dropped" unless dropped.zero?
-    write($count)
-  RUBY
-
-  # The soak form: SPANRING_TEST_FORKS=1000x20.
-  FORKS, ROUNDS = ENV.fetch("SPANRING_TEST_FORKS", "50x2").split("x").map { |text| Integer(text) }
-
-  def test_forks_while_threads_record
-    counts = File.join(@folder, "counts")
-    text = "COUNTS = #{counts.inspect}\nFORKS, ROUNDS = #{FORKS}, #{ROUNDS}\n" \
-           "def begin_spans = Spanring.start(dir: PLACE, max_spans: 1_000_000, max_bytes: '512MiB', ignore_environment: true)\n#{STORM}"
-    script(text, seconds: 120 * ROUNDS)
-    expected = File.readlines(counts).to_h { |line| line.split.map { |number| Integer(number) } }
-    found = recorded
-    assert_equal found.size, found.map(&:span_id).uniq.size
-    assert_equal expected, found.map { |span| span.attributes["pid"] }.tally
-    assert_operator expected.size, :>=, FORKS * ROUNDS + 1
+  # Files and a receiver, compared with what each process says that it recorded; ffi/tests/storm is the long form.
+  def test_a_hundred_forks_while_threads_record_and_the_flusher_sends
+    storm = File.join(ROOT, "ffi/tests/storm.py")
+    library = File.dirname($LOADED_FEATURES.grep(%r{/spanring\.rb\z}).first)
+    out, status = Open3.capture2e("python3", storm, COMMAND, "1", "100", RbConfig.ruby, "-I", library, File.join(__dir__, "forks.rb"))
+    assert status.success?, out
   end
 
   def test_a_trap_may_have_spans_and_flush

@@ -149,7 +149,8 @@ module Spanring
       end
 
       def start(queue, batch)
-        thread = Thread.new { work(queue, batch) }
+        # It would inherit that it is not to be interrupted.
+        thread = Thread.new { Thread.handle_interrupt(Object => :immediate) { work(queue, batch) } }
         thread.name = "spanring background"
         thread.report_on_exception = false
         thread

@@ -91,7 +91,7 @@ module Spanring
       SLOTS = SOURCES.keys.each_with_index.to_h.freeze
       SLOT_COUNT = SLOTS.size
       NAMES = SLOTS.keys.map { |slot| RENAMED[slot] }.freeze
-      COUNT_SLOTS = COUNTS.map { |slot, name| [SLOTS.fetch(slot), name, slot, NESTED_COUNTS.fetch(slot)] }.freeze
+      COUNT_SLOTS = COUNTS.map { |slot, name| [SLOTS.fetch(slot), name, NESTED_COUNTS.fetch(slot)] }.freeze
       COUNT_SLOT_COUNT = COUNTS.size
       # By name, as String and as Symbol: which slot, and how good the source is.
       KNOWN = SOURCES.flat_map do |slot, names|
@@ -142,9 +142,11 @@ module Spanring
             attributes = attributes.reject { |key, _| content?(key) }
           end
           add_more(added, found)
-          add_counts(added, found, span)
-          clash = added.keys.select { |name| attributes.key?(name) }
-          return [added, attributes] if clash.empty?
+          add_counts(added, found)
+          add_counts_of(added, span) if span && !added.key?("gen_ai.usage.input_tokens") && span.respond_to?(:input_tokens)
+          clash = nil
+          added.each_key { |name| (clash ||= []) << name if attributes.key?(name) } unless attributes.empty?
+          return [added, attributes] unless clash
 
           # What the span says itself counts, but for numbers that are text there.
           counts, others = clash.partition { |name| COUNTS.value?(name) }
@@ -223,6 +225,8 @@ module Spanring
         end
 
         def add_more(added, found)
+          return if found.empty?
+
           finish = found[FINISH]
           added["gen_ai.response.finish_reasons"] = Array(finish) if finish
           return if found[LLM].nil? || added.key?("gen_ai.request.model")
@@ -231,13 +235,22 @@ module Spanring
           added["gen_ai.request.model"] = model if model.is_a?(String)
         end
 
-        def add_counts(added, found, span)
+        def add_counts(added, found)
+          return if found.empty?
+
           usage = found[USAGE]
           inner = value(found[LLM], :usage)
-          COUNT_SLOTS.each do |slot, name, method, nested|
+          COUNT_SLOTS.each do |slot, name, nested|
             count = found[slot] || nested_count(usage, nested) || nested_count(inner, nested)
-            count ||= count(span.public_send(method)) if span && span.respond_to?(method)
             added[name] = count if count
+          end
+        end
+
+        # What RAAF's own spans know of themselves.
+        def add_counts_of(added, span)
+          { "gen_ai.usage.input_tokens" => :input_tokens, "gen_ai.usage.output_tokens" => :output_tokens }.each do |name, reader|
+            count = count(span.public_send(reader))
+            added[name] ||= count if count
           end
         end
 
