@@ -91,13 +91,13 @@ module Spanring
         next yield(own) unless own.recording?
 
         begin
-          own.set(collect_span_attributes)
+          (said = collect_span_attributes) && own.set(said)
         rescue StandardError => error
           own.record_exception(error)
         end
         result = yield(own)
         begin
-          own.set(collect_result_attributes(result))
+          (said = collect_result_attributes(result)) && own.set(said)
         rescue StandardError => error
           own.record_exception(error)
         end

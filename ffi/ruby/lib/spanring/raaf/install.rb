@@ -32,9 +32,9 @@ module Spanring
 
     # Goes before Processor: spans that the engine has already are not handed to it once more.
     module OwnSpans
-      def on_span_start(span) = Live === span ? nil : super
-      def on_span_end(span) = Live === span ? nil : super
-      def export(spans) = super(spans.reject { |span| Live === span })
+      private
+
+      def take(span) = Live === span ? nil : super
     end
 
     # What install! relies on: the parameters of RAAF's methods, by class.
@@ -51,7 +51,7 @@ module Spanring
         set_status: [%i[req status], %i[key description]]
       },
       "SpanContext" => {
-        start_span: [%i[req name], %i[key kind], %i[key parent]], finish_span: [%i[opt span]], current_span: [], all_spans: []
+        start_span: [%i[req name], %i[key kind], %i[key parent]], finish_span: [%i[opt span]], current_span: [], all_spans: [], trace_id: []
       },
       "SpanTracer" => {
         start_span: [%i[req name], %i[key kind], %i[key parent], %i[keyrest attributes]], finish_span: [%i[opt span]], processors: [],
@@ -119,8 +119,8 @@ module Spanring
 
       def place
         tracing = ::RAAF::Tracing
-        span = Class.new(tracing::Span) { include TracerSpan }
-        tracing.const_set(:SpanringSpan, span)
+        TracerSpan.span_class = Class.new(tracing::Span) { include TracerSpan }
+        tracing.const_set(:SpanringSpan, TracerSpan.span_class) # so that it has a name
         Stack.install(tracing::TraceProvider, tracing, Processor, Others, Parents)
         Processor.prepend(OwnSpans)
         tracing::Traceable.prepend(TraceablePath)

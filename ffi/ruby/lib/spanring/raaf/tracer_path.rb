@@ -6,6 +6,10 @@ module Spanring
     module TracerSpan
       include Live
 
+      class << self
+        attr_accessor :span_class
+      end
+
       attr_reader :kind, :name, :status, :attributes, :engine, :outer
 
       # As a component's have; it is none's.
@@ -74,7 +78,7 @@ module Spanring
         trace_id = ::RAAF::Tracing::Context.current_trace&.trace_id
         # A trace that was begun by name has an ID of its own.
         parent = nil if trace_id && parent && Live.trace_id(parent) != trace_id
-        span = ::RAAF::Tracing.const_get(:SpanringSpan).new(self, name.to_s, kind, parent, parent ? nil : trace_id)
+        span = TracerSpan.span_class.new(self, name.to_s, kind, parent, parent ? nil : trace_id)
         keep(span)
         return span unless block_given?
 
@@ -96,14 +100,20 @@ module Spanring
         live || super
       end
 
+      def trace_id = @spans.last&.trace_id
+
+      def trace_summary
+        @trace_id = trace_id
+        super
+      end
+
       private
 
       def keep(span)
         @spans << span
-        @trace_id = span.trace_id
-        most = ::RAAF::Tracing.configuration
-        most = most.respond_to?(:max_spans_in_memory) ? most.max_spans_in_memory || KEPT : KEPT
-        @spans.shift while @spans.size > most
+        configuration = ::RAAF::Tracing.configuration
+        most = configuration.max_spans_in_memory if configuration.respond_to?(:max_spans_in_memory)
+        @spans.shift while @spans.size > (most || KEPT)
       end
     end
 
