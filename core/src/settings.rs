@@ -3,7 +3,8 @@
 //! `settings/table.rs` is the one list of all settings: the parser, [`Settings::explain`], `docs/settings.md`
 //! and the tests are made from it. A value is looked for in layers, and the latest layer that has
 //! a valid one wins: defaults, a [`Preset`], code ([`SettingsBuilder`]), environment variables (in
-//! the order `SPANRING_X`, `RAAF_TRACE_X`, OpenTelemetry's names, other aliases).
+//! the order `SPANRING_X`, `RAAF_TRACE_X`, OpenTelemetry's names, other aliases), and above them what changes
+//! while the program runs: the file that `CONFIG` names, and live calls.
 //!
 //! It never fails and never prints: a value that cannot be used is described once in
 //! [`Settings::problems`], and the next lower layer decides. It never changes the environment, and
@@ -18,6 +19,7 @@ mod choice;
 #[cfg(test)]
 mod docs;
 mod explain;
+mod layers;
 mod parse;
 mod problem;
 mod row;
@@ -33,9 +35,11 @@ use std::time::Duration;
 pub use builder::SettingsBuilder;
 pub use choice::{Headers, LogLevel, Preset, Propagator, Source};
 pub use explain::{ExplainTable, Explained};
+pub use layers::FileProblem;
 pub use problem::Problem;
 pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};
 
+use layers::Layers;
 use table::{TABLE, row_index};
 
 /// All settings, with values that are valid and fit together.
@@ -61,6 +65,8 @@ use table::{TABLE, row_index};
 pub struct Settings {
     /// Values for a kind of use; they stand below code and environment.
     pub preset: Option<Preset>,
+    /// A file with settings, which is watched; `None`: there is none.
+    pub config: Option<PathBuf>,
     /// Spans that may be resident at once: recorded, and not yet sealed in a batch.
     pub max_spans: usize,
     /// Bytes that rings, large values, sealed batches and queues may hold together.
@@ -138,6 +144,8 @@ pub struct Settings {
     /// Where each value came from, in the table's order.
     sources: Vec<Source>,
     problems: Vec<Problem>,
+    /// What they were made of; `None` while a builder collects.
+    layers: Option<Layers>,
 }
 
 impl Settings {
@@ -185,6 +193,7 @@ impl Settings {
     fn blank() -> Self {
         Settings {
             preset: None,
+            config: None,
             max_spans: 0,
             max_bytes: 0,
             batch_size: 0,
@@ -224,6 +233,7 @@ impl Settings {
             link_attribute_count_limit: 0,
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
+            layers: None,
         }
     }
 }

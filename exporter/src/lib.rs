@@ -12,6 +12,7 @@
 //! which ends with it), or lose a span without a count.
 
 pub mod batch;
+mod config_file;
 mod console_sink;
 mod delivery;
 mod exit;
@@ -37,6 +38,7 @@ mod spool;
 mod stats;
 mod thread;
 
+pub use config_file::with_config_file;
 pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
 pub use log::next_message;
@@ -55,6 +57,7 @@ pub use crate::thread::undisturbed;
 /// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::config_file::lines as config_lines;
     pub use crate::http::exchange::answer_in_pieces;
     pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
 }

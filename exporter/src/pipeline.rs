@@ -11,6 +11,7 @@ use spanring::export::{Attached, Engine, EngineOptions, FlushError};
 use spanring::settings::Settings;
 
 use crate::batch::Encoder;
+use crate::config_file::ConfigFile;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::Flusher;
 use crate::log;
@@ -142,11 +143,32 @@ impl Pipeline {
 
     /// Puts other settings in force while threads record. Those that are not live (see
     /// [`Settings::explain`]) keep their effect.
+    ///
+    /// To change single ones, use [`change_settings`](Self::change_settings), which loses no change of somebody else.
     pub fn reconfigure(&self, settings: Settings) {
-        log::set_level(settings.log_level);
-        self.shared.engine.reconfigure(&engine_options(&settings));
-        *lock(&self.shared.settings) = Arc::new(settings);
-        self.shared.engine.wake_now();
+        let Ok(()) = self.shared.change(|_| Ok::<_, std::convert::Infallible>(settings.clone()));
+    }
+
+    /// Changes settings while threads record: names and values as for [`Settings::with`]. All are in force for the next span, or none.
+    ///
+    /// ```
+    /// use spanring_exporter::{MemorySink, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder().sink(MemorySink::new()).build()?;
+    /// pipeline.change_settings([("batch_size", "50"), ("sampler", "always_off")])?;
+    /// assert_eq!(pipeline.settings().batch_size, 50);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::with`]. Nothing is changed then.
+    pub fn change_settings<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), String> {
+        let changes: Vec<_> = changes.into_iter().collect();
+        self.shared.change(|settings| settings.with(changes.iter().copied()))
     }
 
     /// Adds a sink: it gets the batches that are sealed from now on.
@@ -235,6 +257,31 @@ impl std::error::Error for Unfinished {}
 impl Shared {
     pub(crate) fn settings(&self) -> Arc<Settings> {
         lock(&self.settings).clone()
+    }
+
+    /// Puts in force what `change` makes of the settings. One change follows another, so that none is lost.
+    pub(crate) fn change<E>(
+        &self,
+        mut change: impl FnMut(&Settings) -> Result<Settings, E>,
+    ) -> Result<(), E> {
+        loop {
+            // Not under the lock, which is held for moments only: others may fork.
+            let before = self.settings();
+            let changed = Arc::new(change(&before)?);
+            let mut settings = lock(&self.settings);
+            if !Arc::ptr_eq(&settings, &before) {
+                continue;
+            }
+            // Equal ones may be made of something else.
+            *settings = changed.clone();
+            if changed != before {
+                log::set_level(changed.log_level);
+                self.engine.reconfigure(&engine_options(&changed));
+                drop(settings);
+                self.engine.wake_now();
+            }
+            return Ok(());
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -483,6 +530,18 @@ impl PipelineBuilder {
             }
         };
         log::set_level(settings.log_level);
+        let mut config = settings.config.clone().map(ConfigFile::new);
+        let settings = match &mut config {
+            Some(file) => file.apply(&settings, false).map_or_else(
+                |problem| {
+                    log::error!("{problem}; none of it is in force, until it is mended");
+                    settings.clone()
+                },
+                |(changed, _)| changed,
+            ),
+            None => settings,
+        };
+        log::set_level(settings.log_level);
         for problem in settings.problems() {
             log::warning!("{problem}");
         }
@@ -527,7 +586,8 @@ impl PipelineBuilder {
             wake_ups: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         });
-        let flusher = Flusher::new(shared.clone(), poll, io, sources, encoder, scopes);
+        let is_watching = config.is_some();
+        let flusher = Flusher::new(shared.clone(), poll, io, sources, encoder, scopes, config);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
@@ -542,6 +602,10 @@ impl PipelineBuilder {
             }
         });
         crate::exit::register(&shared);
+        if is_watching {
+            // A file may turn on what it turned off, without any span.
+            shared.start();
+        }
         Ok(Pipeline { shared })
     }
 }

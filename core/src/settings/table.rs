@@ -42,6 +42,15 @@ pub(super) static TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        suffix: "CONFIG",
+        kind: Kind::Path,
+        access: optional!(Path, config),
+        unset: Some("no file"),
+        live: false,
+        description: "A TOML file with settings, read at the start and whenever it changes; it wins over code and environment.",
+        ..ROW
+    },
+    Row {
         suffix: "MAX_SPANS",
         kind: Kind::Integer { min: 16, max: 1 << 24, unit: "spans" },
         access: integer!(max_spans),

@@ -253,6 +253,11 @@ class TestRAAFBackground < Case
     end
   end
 
+  def test_an_exit_by_itself_exports_what_waits
+    script(HEAD + "background.on_span_end('span')")
+    assert_equal 1, lines.size
+  end
+
   def test_a_processor_that_hangs_holds_up_no_exit
     script(<<~RUBY, seconds: 60)
       require "spanring/raaf"

@@ -78,12 +78,14 @@ class TestRAAFProcesses < Case
   end
 
   def with_raaf(configuration)
+    before = Object.send(:remove_const, :RAAF) if defined?(::RAAF)
     Object.const_set(:RAAF, Module.new)
     ::RAAF.const_set(:Tracing, Module.new)
     ::RAAF::Tracing.define_singleton_method(:configuration) { configuration }
     yield
   ensure
     Object.send(:remove_const, :RAAF)
+    Object.const_set(:RAAF, before) if before
   end
 
   def test_the_environment_is_read_when_it_is_made
@@ -332,20 +334,21 @@ class TestRAAFProcesses < Case
         events = [{ name: "event", timestamp: "2026-01-02T03:04:05Z", attributes: { it: Token.new } }]
         [span(kind: :trace, trace_id: "trace \#{number}", span_id: "root"),
          span("span", kind: :llm, trace_id: "trace \#{number}", span_id: "child", parent_id: "root", attributes: attributes, events: events),
-         RAAFSpans.whole(name: "name \#{number}", kind: :tool, status: :error, attributes: attributes), nil]
+         RAAFSpans.whole(name: "name \#{number}", kind: :tool, status: :error, attributes: attributes),
+         RAAFSpans.whole(attributes: attributes).tap { |broken| broken.define_singleton_method(:kind) { raise IOError, "broken" } }]
       end
-      given.each_with_index do |(trace, bare, whole, nothing), number|
+      given.each_with_index do |(trace, bare, whole, broken), number|
         GC.stress = true if number == 1
         processor.on_span_start(trace)
         processor.on_span_end(bare)
-        processor.export([whole, nothing])
+        processor.export([whole, broken])
       end
       GC.stress = false
-      check(processor.stats) unless processor.stats == { recorded: 4, repeated: 0, unrecorded: 0, damaged: 0, failed: 2 }
+      check(processor.stats) unless processor.stats == { recorded: 6, repeated: 0, unrecorded: 0, damaged: 2, failed: 0 }
     RUBY
     found = recorded
-    assert_equal 4, found.size
-    found.select { |span| span.name == "span" }.each do |span|
+    assert_equal 6, found.size
+    found.select { |span| span.attributes["raaf.kind"] == "llm" }.each do |span|
       assert_equal ["token", 12, ""], span.attributes.values_at("it", "gen_ai.usage.input_tokens", "openai.parent_id")
       assert_equal [["event", { "it" => "token" }]], span.events
     end

@@ -8,8 +8,8 @@ require "socket"
 require "spanring/raaf"
 
 class TestRAAFReplay < Case
-  # The recordings lie beside the repository, or in it.
-  DATA = ["#{ROOT}/../shared/data", "#{ROOT}/shared/data", *ENV["SPANRING_TEST_DATA"]].map { |folder| File.join(folder, "agents.jsonl.zst") }.find { |file| File.exist?(file) }
+  # The recordings lie beside the repository, in it, or where RECORDINGS says.
+  DATA = ["#{ROOT}/../shared/data", "#{ROOT}/shared/data", *ENV["RECORDINGS"]].map { |folder| File.join(folder, "agents.jsonl.zst") }.find { |file| File.exist?(file) }
   KINDS = { "AGENT" => :agent, "LLM" => :llm, "TOOL" => :tool, "GUARDRAIL" => :guardrail }.freeze
   PATIENCE = 120
 
@@ -78,7 +78,7 @@ class TestRAAFReplay < Case
 
   # ---- The Datadog test agent ----
 
-  AGENT = [ENV["DDAPM_TEST_AGENT"], *Dir["#{ROOT}/target/{receivers/venv,python/*}/bin/ddapm-test-agent"]].compact.find { |file| File.executable?(file) }
+  AGENT = [ENV["DDAPM_TEST_AGENT"], *Dir["#{ENV.fetch("CARGO_TARGET_DIR", "#{ROOT}/target")}/{receivers/venv,python/*}/bin/ddapm-test-agent"]].compact.find { |file| File.executable?(file) }
 
   def free_ports(count)
     servers = Array.new(count) { TCPServer.new("127.0.0.1", 0) }

@@ -255,6 +255,7 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
     let code = SettingsBuilder::new()
         .preset(Preset::Raaf)
         .retry_attempts(3)
+        .config("/etc/spans.toml")
         .dir("/var/spans")
         .endpoint("http://h")
         .certificate("a.pem")
@@ -263,6 +264,7 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         .attribute_value_length_limit(10);
     let fields = [
         "preset",
+        "config",
         "retry_attempts",
         "dir",
         "endpoint",
@@ -285,6 +287,7 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
 type Setter = fn(SettingsBuilder) -> SettingsBuilder;
 const SETTERS: &[(&str, &str, Setter)] = &[
     ("preset", "throughput", |b| b.preset(Preset::Throughput)),
+    ("config", "/etc/spans.toml", |b| b.config("/etc/spans.toml")),
     ("max_spans", "700", |b| b.max_spans(700)),
     ("max_bytes", "8388608", |b| b.max_bytes(8 << 20)),
     ("batch_size", "7", |b| b.batch_size(7)),

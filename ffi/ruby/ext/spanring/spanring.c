@@ -1723,14 +1723,16 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     utf8 trace_text = id_text(values[4]), span_text = id_text(values[5]), parent_text = id_text(values[6]);
     foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), span = span_id_of(span_text.bytes, span_text.len),
                parent = span_id_of(parent_text.bytes, parent_text.len);
-    self.trace_text = trace.is_there && !trace.is_plain ? values[4] : Qnil;
-    self.span_text = span.is_there && !span.is_plain ? values[5] : Qnil;
-    self.parent_text = parent.is_there && !parent.is_plain ? values[6] : Qnil;
+    /* With one of the two alone the engine makes both; then the original is all that there is. */
+    bool has_ids = trace.is_there && span.is_there;
+    self.trace_text = trace.is_there && !(trace.is_plain && has_ids) ? values[4] : Qnil;
+    self.span_text = span.is_there && !(span.is_plain && has_ids) ? values[5] : Qnil;
+    self.parent_text = parent.is_there && !(parent.is_plain && has_ids) ? values[6] : Qnil;
     uint64_t key = 0;
     spanring_ids ids = {.size = sizeof(ids), .trace_flags = 1};
     spanring_context context;
     options.flags |= SPANRING_SPAN_ROOT;
-    if (trace.is_there && span.is_there) {
+    if (has_ids) {
         key = memory_key(&trace, &span);
         if (RTEST(values[2])) {
             remember(&trace_spans, key);

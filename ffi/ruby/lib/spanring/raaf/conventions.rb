@@ -62,7 +62,7 @@ module Spanring
         presence_penalty: %w[llm.request.presence_penalty],
         input: %w[llm.request.messages function.input tool.arguments tool_arguments agent.input agent.initial_user_prompt speech.input
                   transcription.input speech_group.input pipeline.initial_context job.arguments decision.state],
-        output: %w[llm.response.content function.output result.tool_result tool.result agent.output agent.final_agent_response
+        output: %w[llm.response.content llm.response.tool_calls function.output result.tool_result tool.result agent.output agent.final_agent_response
                    speech.output transcription.output result.final_result decision.answers result.execution_result],
       }.freeze
 

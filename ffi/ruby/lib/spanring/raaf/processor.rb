@@ -100,8 +100,8 @@ module Spanring
         { recorded: @recorded, repeated: @repeated, unrecorded: @unrecorded, damaged: @damaged, failed: @failed }
       end
 
-      # Where and how often the engine is, is not a processor's.
       class << self
+        # For `new`: the process has one pipeline, whichever processor started it.
         def start(settings)
           Spanring.start(**settings)
           @settings = settings
