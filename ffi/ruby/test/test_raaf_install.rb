@@ -172,12 +172,13 @@ class TestRAAFInstall < Case
       Thread.new { tool.with_tracing(:copied, parent_component: copy) {} }.join
       Tracing::ToolIntegration.with_agent_context(@agent) do
         SearchTool.new.with_tracing(:first) { SearchTool.new.with_tracing(:second) {} }
+        @agent.with_tracing(:deeper, parent_component: tool) { SearchTool.new.with_tracing(:original) {} }
       end
     end
     found = spans.to_h { |span| [span.name[/\w+\z/].to_sym, span] }
     outer = found[:outer]
     assert_equal found[:inner].span_id, found[:own].parent
-    %i[inner explicit copied first second].each { |name| assert_equal [outer.span_id, outer.trace_id], [found[name].parent, found[name].trace_id], name }
+    %i[inner explicit copied first second original].each { |name| assert_equal [outer.span_id, outer.trace_id], [found[name].parent, found[name].trace_id], name }
     seen = @seen.ended.to_h { |span| [span.name[/\w+\z/].to_sym, span] }
     assert_equal [seen[:outer].span_id, seen[:outer].trace_id], [seen[:explicit].parent_id, seen[:explicit].trace_id]
   end
