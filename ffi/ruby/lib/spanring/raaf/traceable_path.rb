@@ -19,7 +19,8 @@ module Spanring
 
       def kind = entry[0]
       def name = @name || entry[1]
-      def status = @status || :ok
+      # Nil of one whose block was left otherwise than with a value or an error.
+      def status = @is_abandoned ? nil : @status || :ok
 
       # RAAF's rule, whose names begin with run: with_tracing(:run) finds any.
       def serves?(shape, method)
@@ -81,6 +82,7 @@ module Spanring
 
       # The end of a block that was left otherwise.
       def abandon
+        @is_abandoned = true
         stop
         close
       end
