@@ -78,12 +78,14 @@ class TestRAAFProcesses < Case
   end
 
   def with_raaf(configuration)
+    before = Object.send(:remove_const, :RAAF) if defined?(::RAAF)
     Object.const_set(:RAAF, Module.new)
     ::RAAF.const_set(:Tracing, Module.new)
     ::RAAF::Tracing.define_singleton_method(:configuration) { configuration }
     yield
   ensure
     Object.send(:remove_const, :RAAF)
+    Object.const_set(:RAAF, before) if before
   end
 
   def test_the_environment_is_read_when_it_is_made

@@ -10,6 +10,7 @@
 #include <ruby/encoding.h>
 #include <ruby/thread.h>
 #include <ruby/vm.h>
+#include <math.h>
 #include <spanring.h>
 #include <time.h>
 
@@ -228,6 +229,8 @@ static inline uint32_t number_of(VALUE text) {
 static inline bool is_string(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_STRING; }
 
 static inline bool is_name(VALUE object) { return RB_SYMBOL_P(object) || is_string(object); }
+
+static inline bool is_array(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_ARRAY; }
 
 static inline bool is_hash(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_HASH; }
 
@@ -779,6 +782,7 @@ static uint64_t time_of(VALUE object) {
 typedef struct {
     spanring_span span;       /* never moves */
     spanring_context context; /* if `has_context` */
+    uint64_t began;           /* by `monotonic`, of spans of Stack.open */
     bool live;                /* started and not ended */
     bool has_context;
 } span;
@@ -895,21 +899,28 @@ typedef struct {
     span *span;                      /* what is current, or NULL */
     const spanring_context *context; /* if `span` is NULL; NULL for none */
     VALUE owner;                     /* the Span or Context that has it, or nil */
-    bool ends; /* the span ends with the block */
+    VALUE component;                 /* whose span it is (Spanring::Traceable); 0 for nobody's */
+    VALUE note;                      /* what the component keeps with it */
+    bool ends;    /* the span ends with the block */
+    bool entered; /* no block: it is current until the span ends, wherever that is */
 } entry;
 
 /* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. Each owner is marked: the call that pushed
  * it has it on its C stack, but a continuation may have left that call without its end. */
 typedef struct {
     entry *entries;
+    VALUE inherited; /* what was current where the fiber was made: a span of RAAF's; 0 for not known yet (components.h) */
     uint32_t depth;
     uint32_t size;
 } fiber;
 
 static void fiber_mark(void *pointer) {
     const fiber *self = pointer;
+    rb_gc_mark(self->inherited);
     for (uint32_t at = 0; at < self->depth; at++) {
         rb_gc_mark(self->entries[at].owner);
+        rb_gc_mark(self->entries[at].component);
+        rb_gc_mark(self->entries[at].note);
     }
 }
 
@@ -953,12 +964,34 @@ static inline fiber *here(void) {
     return LIKELY(now == last_fiber) ? last : here_slowly(now);
 }
 
-static inline const spanring_context *current_context(fiber *self) {
-    if (self->depth == 0) {
-        return NULL;
+static inline bool is_over(const entry *self) { return UNLIKELY(self->entered) && !self->span->live; }
+
+/* The innermost entry; NULL if nothing is current. Those that are over and lie above all blocks go. */
+static inline entry *top_of(fiber *self) {
+    while (self->depth > 0) {
+        entry *top = &self->entries[self->depth - 1];
+        if (LIKELY(!is_over(top))) {
+            return top;
+        }
+        self->depth--;
     }
-    entry *top = &self->entries[self->depth - 1];
-    return top->span != NULL ? context_of_span(top->span) : top->context;
+    return NULL;
+}
+
+static inline const spanring_context *current_context(fiber *self) {
+    const entry *top = top_of(self);
+    return top == NULL ? NULL : top->span != NULL ? context_of_span(top->span) : top->context;
+}
+
+/* The innermost entry of a component whose span goes on; NULL if it has none here. */
+static inline const entry *entry_of(const fiber *self, VALUE component) {
+    for (uint32_t at = RTEST(component) ? self->depth : 0; at > 0; at--) {
+        const entry *found = &self->entries[at - 1];
+        if (found->component == component && found->span->live) {
+            return found;
+        }
+    }
+    return NULL;
 }
 
 static COLD void more_entries(fiber *self) {
@@ -971,12 +1004,15 @@ static COLD void more_entries(fiber *self) {
     self->size = size;
 }
 
-/* The place of the next entry. */
-static inline entry *next_entry(fiber *self) {
+/* Makes a span current, or a context. */
+static inline entry *push(fiber *self, span *span, const spanring_context *context, VALUE owner) {
     if (UNLIKELY(self->depth == self->size)) {
         more_entries(self);
     }
-    return &self->entries[self->depth];
+    entry *next = &self->entries[self->depth];
+    *next = (entry){.span = span, .context = context, .owner = owner};
+    self->depth++;
+    return next;
 }
 
 static inline void pop(fiber *self) {
@@ -1091,7 +1127,9 @@ typedef struct {
     VALUE name;
     VALUE attributes;
     VALUE keywords;
-    uint32_t depth;
+    VALUE component; /* 0 for none */
+    VALUE note;
+    uint32_t depth; /* what is left again; UINT32_MAX until it is current */
     bool in_block;
     spanring_span_options options;
     packer packed;
@@ -1115,11 +1153,11 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
 static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
     start_span_in(with->span, with->name, &with->options);
-    entry *next = next_entry(with->fiber);
-    next->span = with->span;
-    next->owner = with->object;
+    entry *next = push(with->fiber, with->span, NULL, with->object);
+    next->component = with->component;
+    next->note = with->note;
     next->ends = true;
-    with->fiber->depth++;
+    with->depth = with->fiber->depth - 1;
     if (!NIL_P(with->keywords) || !NIL_P(with->attributes)) {
         set_call(with->span, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
@@ -1184,6 +1222,28 @@ static VALUE span_without_block(const description *of) {
     return object;
 }
 
+/* Runs the block that was given in a new span. */
+static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
+    with->options.size = sizeof(with->options);
+    with->options.flags = SPANRING_SPAN_DETACHED;
+    with->fiber = here();
+    with->depth = UINT32_MAX;
+    with->object = span_object();
+    with->span = RTYPEDDATA_DATA(with->object) = span_allocate();
+    find_parent(&with->options, parent, with->fiber);
+    pack_begin(&with->packed);
+    int state;
+    VALUE result = rb_protect(run_block, (VALUE)with, &state);
+    pack_done(&with->packed);
+    if (UNLIKELY(state != 0)) {
+        leave_with(state, with);
+    }
+    leave(with->fiber, with->depth);
+    RB_GC_GUARD(with->object);
+    RB_GC_GUARD(parent);
+    return result;
+}
+
 /* span(name, attributes = nil, kind = nil, parent = nil, **keywords) { |span| } */
 static VALUE module_span(int count, VALUE *values, VALUE module) {
     (void)module;
@@ -1199,30 +1259,13 @@ static VALUE module_span(int count, VALUE *values, VALUE module) {
     }
     block with;
     memset(&with, 0, offsetof(block, packed));
-    with.options.size = sizeof(with.options);
-    with.options.flags = SPANRING_SPAN_DETACHED;
     if (UNLIKELY(given.count > 2)) {
         with.options.kind = kind_of(given.values[2]);
     }
     with.name = given.values[0];
     with.attributes = attributes;
     with.keywords = given.keywords;
-    with.fiber = here();
-    with.depth = with.fiber->depth;
-    with.object = span_object();
-    with.span = RTYPEDDATA_DATA(with.object) = span_allocate();
-    find_parent(&with.options, parent, with.fiber);
-    pack_begin(&with.packed);
-    int state;
-    VALUE result = rb_protect(run_block, (VALUE)&with, &state);
-    pack_done(&with.packed);
-    if (UNLIKELY(state != 0)) {
-        leave_with(state, &with);
-    }
-    leave(with.fiber, with.depth);
-    RB_GC_GUARD(with.object);
-    RB_GC_GUARD(parent);
-    return result;
+    return span_around_block(&with, parent);
 }
 
 /* start_span(name, attributes = nil, kind: nil, parent: nil, start_time: nil) */
@@ -1646,6 +1689,15 @@ static VALUE fill_foreign(VALUE argument) {
     return Qtrue;
 }
 
+/* The scope of RAAF's spans. */
+static uint32_t raaf_tracer(void) {
+    static uint32_t tracer;
+    if (UNLIKELY(tracer == 0)) {
+        spanring_tracer_create("raaf", 4, "", 0, &tracer);
+    }
+    return tracer;
+}
+
 static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8){.bytes = "", .owner = Qnil}; }
 
 /* _record_raaf(name, kind, is_trace, [status, message], trace ID, span ID, parent's ID, start, end, added, attributes, events) -> true; false
@@ -1655,10 +1707,7 @@ static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8
 static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     (void)module;
     rb_check_arity(count, 12, 12);
-    static uint32_t tracer;
-    if (tracer == 0) {
-        spanring_tracer_create("raaf", 4, "", 0, &tracer);
-    }
+    uint32_t tracer = raaf_tracer();
     foreign_span self = {.added = values[9], .attributes = values[10], .events = values[11]};
     Check_Type(self.added, T_HASH);
     Check_Type(self.attributes, T_HASH);
@@ -1767,11 +1816,8 @@ static VALUE seal(VALUE module) {
 /* current_span -> the Span that is current, or nil */
 static VALUE current_span(VALUE module) {
     (void)module;
-    fiber *self = here();
-    if (self->depth == 0 || self->entries[self->depth - 1].span == NULL) {
-        return Qnil;
-    }
-    return self->entries[self->depth - 1].owner;
+    const entry *top = top_of(here());
+    return top == NULL || top->span == NULL ? Qnil : top->owner;
 }
 
 /* _current_ids -> [trace ID, span ID], or nil */
@@ -1808,12 +1854,7 @@ static VALUE attach(VALUE module, VALUE object) {
     rb_need_block();
     fiber *self = here();
     uint32_t depth = self->depth;
-    entry *next = next_entry(self);
-    next->span = is_span(object) ? span_in(object) : NULL;
-    next->context = next->span == NULL ? context_of(object) : NULL;
-    next->owner = object;
-    next->ends = false;
-    self->depth++;
+    push(self, is_span(object) ? span_in(object) : NULL, is_span(object) ? NULL : context_of(object), object);
     int state;
     VALUE result = rb_protect(yield_nothing, Qnil, &state);
     leave(self, depth);
@@ -1823,6 +1864,8 @@ static VALUE attach(VALUE module, VALUE object) {
     }
     return result;
 }
+
+#include "components.h"
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
 static VALUE extract(VALUE module, VALUE parent, VALUE state) {
@@ -2068,6 +2111,8 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_change", change, 1);
     rb_define_singleton_method(spanring_module, "_settings_json", settings_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
+
+    define_components();
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
     rb_gc_register_address(&span_class);
