@@ -89,17 +89,20 @@ pub(crate) struct Flusher {
     stop: bool,
 }
 
+/// What a flusher is made of.
+pub(crate) struct Parts {
+    pub(crate) poll: mio::Poll,
+    pub(crate) io: IoSource,
+    pub(crate) sinks: Vec<Source>,
+    pub(crate) encoder: Encoder,
+    pub(crate) scopes: Scopes,
+    pub(crate) status: Option<Status>,
+    pub(crate) config: Option<ConfigFile>,
+}
+
 impl Flusher {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        poll: mio::Poll,
-        io: IoSource,
-        status: Option<Status>,
-        sinks: Vec<Source>,
-        encoder: Encoder,
-        scopes: Scopes,
-        config: Option<ConfigFile>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, parts: Parts) -> Self {
+        let Parts { poll, io, sinks, encoder, scopes, status, config } = parts;
         let now = Instant::now();
         let settings = shared.settings();
         let engine = shared.engine;

@@ -16,7 +16,7 @@ use crate::batch::{Encoder, TickClock};
 use crate::config_file::ConfigFile;
 use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
-use crate::flusher::Flusher;
+use crate::flusher::{Flusher, Parts};
 use crate::log;
 use crate::metrics::{
     self, Facts, HealthReport, Memory, Meter, Metrics, NAME_BYTES_MAX, SERIES_MAX, Timings, Watch,
@@ -756,8 +756,8 @@ impl PipelineBuilder {
         let status = crate::status::open(&shared.settings(), registry, engine);
         let has_status = status.is_some();
         lock(&shared.state).status = status.as_ref().map(Status::address);
-        let flusher =
-            Flusher::new(shared.clone(), poll, io, status, sources, encoder, scopes, config);
+        let parts = Parts { poll, io, sinks: sources, encoder, scopes, status, config };
+        let flusher = Flusher::new(shared.clone(), parts);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
