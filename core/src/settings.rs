@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builder::SettingsBuilder;
-pub use choice::{Headers, LogLevel, Preset, Propagator, Source};
+pub use choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
 pub use explain::{ExplainTable, Explained};
 pub use layers::FileProblem;
 pub use problem::Problem;
@@ -109,6 +109,16 @@ pub struct Settings {
     pub client_key: Option<PathBuf>,
     /// Connections to the endpoint.
     pub pool_size: usize,
+    /// Whether spans are sent to OpenAI's trace ingest.
+    pub openai: bool,
+    /// Where its API is.
+    pub openai_base_url: String,
+    /// The key for it; without one nothing is sent there.
+    pub openai_api_key: Option<Secret>,
+    /// The organization that requests name.
+    pub openai_org_id: Option<String>,
+    /// The project that requests name.
+    pub openai_project_id: Option<String>,
     /// Bytes that the spool may take.
     pub spool_max_bytes: u64,
     /// How long a batch may stay in the spool.
@@ -215,6 +225,11 @@ impl Settings {
             client_certificate: None,
             client_key: None,
             pool_size: 0,
+            openai: false,
+            openai_base_url: String::new(),
+            openai_api_key: None,
+            openai_org_id: None,
+            openai_project_id: None,
             spool_max_bytes: 0,
             spool_max_age: Duration::ZERO,
             compression_level: 0,

@@ -12,15 +12,16 @@ use spanring::settings::Settings;
 
 use crate::batch::Encoder;
 use crate::config_file::ConfigFile;
+use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::Flusher;
 use crate::log;
-use crate::otlp_sink::{OtlpOptions, OtlpSink};
+use crate::openai_sink::OpenAiOptions;
+use crate::otlp_sink::OtlpOptions;
 use crate::outlet::Source;
 use crate::scopes::Scopes;
-use crate::sender::{Courier, IoSource};
+use crate::sender::IoSource;
 use crate::sink::{InstanceId, Sink};
-use crate::spool::{Spool, SpoolOptions};
 use crate::stats::{PipelineStats, SinkStats};
 
 /// How long dropping a pipeline waits for what is left.
@@ -29,8 +30,6 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 const START_INTERVAL: Duration = Duration::from_millis(100);
 /// What a longer time-out comes down to.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// Length at which the spool begins its next segment.
-const SPOOL_SEGMENT_BYTES: u64 = 8 << 20;
 const WAKER: mio::Token = mio::Token(0);
 
 /// A running pipeline. Dropping it flushes and shuts it down, waiting up to five seconds.
@@ -182,10 +181,23 @@ impl Pipeline {
     ///
     /// As [`PipelineBuilder::install`], for the options.
     pub fn add_otlp(&self, options: OtlpOptions) -> Result<(), StartError> {
+        self.add_destination(&Destination::Otlp(options))
+    }
+
+    /// Adds a sink that sends to OpenAI's trace ingest, as [`PipelineBuilder::openai`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipelineBuilder::install`], for the options.
+    pub fn add_openai(&self, options: OpenAiOptions) -> Result<(), StartError> {
+        self.add_destination(&Destination::OpenAi(options))
+    }
+
+    fn add_destination(&self, destination: &Destination) -> Result<(), StartError> {
         let settings = self.settings();
-        let spool = (options.name.clone(), options.spool_key());
-        add_spool(&mut lock(&self.shared.state).spools, &options, &settings)?;
-        let source = courier(options, &settings).inspect_err(|_| {
+        let spool = (destination.name().to_owned(), destination.spool_key());
+        destination.enter(&mut lock(&self.shared.state).spools, &settings)?;
+        let source = destination.courier(&settings).inspect_err(|_| {
             lock(&self.shared.state).spools.retain(|known| *known != spool);
         })?;
         self.shared.change_sinks(SinkChange::Add(source));
@@ -462,7 +474,7 @@ pub struct PipelineBuilder {
     service_name: Option<String>,
     attributes: Vec<(String, Value)>,
     sinks: Vec<Box<dyn Sink>>,
-    otlp: Vec<OtlpOptions>,
+    destinations: Vec<Destination>,
 }
 
 impl PipelineBuilder {
@@ -484,7 +496,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Adds a sink. Several work side by side. With `SPANRING_ENDPOINT` there is one that sends there, too. Without
+    /// Adds a sink. Several work side by side. With `SPANRING_ENDPOINT` and `SPANRING_OPENAI` there are those that send there, too. Without
     /// any sink in code, batches go to files in `SPANRING_DIR` if that is set.
     pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
@@ -493,7 +505,13 @@ impl PipelineBuilder {
 
     /// Adds a sink that sends spans as OTLP over HTTP, beside the one of `ENDPOINT` if that is set.
     pub fn otlp(mut self, options: OtlpOptions) -> Self {
-        self.otlp.push(options);
+        self.destinations.push(Destination::Otlp(options));
+        self
+    }
+
+    /// Adds a sink that sends spans to OpenAI's trace ingest, beside the one of `OPENAI` if that is set.
+    pub fn openai(mut self, options: OpenAiOptions) -> Self {
+        self.destinations.push(Destination::OpenAi(options));
         self
     }
 
@@ -545,23 +563,23 @@ impl PipelineBuilder {
         for problem in settings.problems() {
             log::warning!("{problem}");
         }
-        if let Some(options) = OtlpOptions::from_settings(&settings) {
+        for destination in Destination::of_settings(&settings) {
             // The same receiver in code and in the settings is one sink, and the operator has the last word.
-            self.otlp.retain(|given| given.spool_key() != options.spool_key());
-            self.otlp.push(options);
+            self.destinations.retain(|given| given.spool_key() != destination.spool_key());
+            self.destinations.push(destination);
         }
         if self.sinks.is_empty() {
             match &settings.dir {
                 Some(dir) => self.sinks.push(Box::new(file_sink(dir, &settings)?)),
-                None if self.otlp.is_empty() => return Err(StartError::NoSink),
+                None if self.destinations.is_empty() => return Err(StartError::NoSink),
                 None => {}
             }
         }
         let mut sources: Vec<Source> = self.sinks.drain(..).map(Source::Sink).collect();
         let mut spools = Vec::new();
-        for options in self.otlp.drain(..) {
-            add_spool(&mut spools, &options, &settings)?;
-            sources.push(courier(options, &settings)?);
+        for destination in self.destinations.drain(..) {
+            destination.enter(&mut spools, &settings)?;
+            sources.push(destination.courier(&settings)?);
         }
         let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
         let poll = mio::Poll::new().map_err(StartError::Events)?;
@@ -615,7 +633,7 @@ impl fmt::Debug for PipelineBuilder {
         f.debug_struct("PipelineBuilder")
             .field("settings", &self.settings)
             .field("sinks", &self.sinks.iter().map(|sink| sink.name()).collect::<Vec<_>>())
-            .field("otlp", &self.otlp)
+            .field("destinations", &self.destinations)
             .finish_non_exhaustive()
     }
 }
@@ -634,49 +652,6 @@ pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError
         ..FileSinkOptions::default()
     };
     FileSink::create(dir, options).map_err(StartError::Directory)
-}
-
-/// Enters the spool of a new sink, unless another sink of the pipeline has the same: each would deliver what the other
-/// left, with its own headers.
-fn add_spool(
-    spools: &mut Vec<(String, String)>,
-    options: &OtlpOptions,
-    settings: &Settings,
-) -> Result<(), StartError> {
-    if settings.dir.is_none() {
-        return Ok(());
-    }
-    let spool = (options.name.clone(), options.spool_key());
-    if spools.contains(&spool) {
-        return Err(StartError::Otlp(format!(
-            "two sinks are named {:?} and send to {}; with DIR each needs a name of its own, by which what waits on \
-             disk is found again",
-            options.name,
-            options.place()
-        )));
-    }
-    spools.push(spool);
-    Ok(())
-}
-
-/// The sender that `options` describe, with its spool if there is a directory.
-fn courier(options: OtlpOptions, settings: &Settings) -> Result<Source, StartError> {
-    let sender = OtlpSink::new(&options).map_err(StartError::Otlp)?;
-    let spool = match &settings.dir {
-        None => None,
-        Some(dir) => {
-            let options = SpoolOptions {
-                directory: dir.join("spool").join(options.spool_key()),
-                max_bytes: settings.spool_max_bytes,
-                max_age: settings.spool_max_age,
-                segment_max_bytes: SPOOL_SEGMENT_BYTES.min(settings.spool_max_bytes / 4),
-                fsync: settings.fsync,
-                clock: Arc::new(std::time::SystemTime::now),
-            };
-            Some(Spool::open(options).map_err(StartError::Directory)?)
-        }
-    };
-    Ok(Source::Sender(Box::new(Courier { sender: Box::new(sender), spool })))
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {
@@ -745,6 +720,8 @@ pub enum StartError {
     Directory(crate::segment::SegmentError),
     /// The endpoint, or a file that it needs, cannot be used; what is wrong and what to do.
     Otlp(String),
+    /// What is sent to OpenAI cannot be; what is wrong and what to do.
+    OpenAi(String),
     /// The compressor cannot be had.
     Encoder(String),
     /// The event queue cannot be had.
@@ -760,10 +737,10 @@ impl fmt::Display for StartError {
             ),
             StartError::NoSink => f.write_str(
                 "the pipeline has no sink; add one with `sink`, set SPANRING_ENDPOINT to a receiver of \
-                 OTLP, or SPANRING_DIR to a directory for local segments",
+                 OTLP, SPANRING_OPENAI to true with a key, or SPANRING_DIR to a directory for local segments",
             ),
             StartError::Directory(error) => write!(f, "{error}"),
-            StartError::Otlp(message) => f.write_str(message),
+            StartError::Otlp(message) | StartError::OpenAi(message) => f.write_str(message),
             StartError::Encoder(error) => write!(f, "the batch encoder cannot be made: {error}"),
             StartError::Events(error) => {
                 write!(f, "the flusher's event queue cannot be made: {error}; are file descriptors left?")

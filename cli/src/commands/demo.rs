@@ -81,6 +81,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut settings = Settings::builder().service_name("shop").build();
     settings.dir = Some(dir.path.clone());
     settings.endpoint = None;
+    settings.openai = false;
     keep_everything(&mut settings);
     match perform(args, settings, &dir.path, &mut problems) {
         Ok((report, instance)) if args.json => {

@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Preset, Propagator, Source};
+use super::choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
 use super::layers::Layers;
 use super::parse::{Data, Dialect, Kind, Parsed, unique};
 use super::problem::{Problem, nearest, quote};
@@ -91,6 +91,8 @@ impl SettingsBuilder {
         compression: impl Into<String>,
         timeout: Duration,
         pool_size: usize,
+        openai: bool,
+        openai_base_url: impl Into<String>,
         spool_max_bytes: u64,
         spool_max_age: Duration,
         compression_level: i32,
@@ -171,6 +173,24 @@ impl SettingsBuilder {
     pub fn client_key(mut self, file: impl Into<PathBuf>) -> Self {
         self.code.client_key = Some(file.into());
         self.mark("client_key")
+    }
+
+    /// Sets [`Settings::openai_api_key`].
+    pub fn openai_api_key(mut self, key: impl Into<String>) -> Self {
+        self.code.openai_api_key = Some(Secret(key.into()));
+        self.mark("openai_api_key")
+    }
+
+    /// Sets [`Settings::openai_org_id`].
+    pub fn openai_org_id(mut self, id: impl Into<String>) -> Self {
+        self.code.openai_org_id = Some(id.into());
+        self.mark("openai_org_id")
+    }
+
+    /// Sets [`Settings::openai_project_id`].
+    pub fn openai_project_id(mut self, id: impl Into<String>) -> Self {
+        self.code.openai_project_id = Some(id.into());
+        self.mark("openai_project_id")
     }
 
     /// Sets [`Settings::sampler`] together with its argument.
@@ -277,6 +297,7 @@ impl Settings {
             settings.sources.push(source);
         }
         settings.fit_together(&mut reports);
+        settings.need_key(&mut reports);
         settings.name_service(&mut reports);
         settings.problems = ours.iter().filter_map(|name| unknown(name)).collect();
         let known = reports.into_iter().map(|report| report.finish(&settings));
@@ -431,6 +452,22 @@ impl Settings {
         if value <= most {
             return;
         }
+        let why = format!("is more than {by} allows, which is {most} {unit}");
+        self.limit(index, &value.to_string(), by, why, reports);
+        (row.access.set)(self, Data::Integer(most));
+    }
+
+    /// Says that a value is not what somebody set, if somebody did, because of the setting `by`.
+    fn limit(
+        &mut self,
+        index: usize,
+        value: &str,
+        by: &'static str,
+        why: String,
+        reports: &mut Vec<Report>,
+    ) {
+        let row = &TABLE[index];
+        let field = row.access.field;
         let source = std::mem::replace(&mut self.sources[index], Source::LimitedBy(by));
         if source != Source::Default {
             let name = match &source {
@@ -438,10 +475,21 @@ impl Settings {
                 _ => field.to_owned(),
             };
             let what = format!("{field} of {value} ({source})");
-            let why = format!("is more than {by} allows, which is {most} {unit}");
             reports.push(Report { row, name, what, why });
         }
-        (row.access.set)(self, Data::Integer(most));
+    }
+
+    /// Without a key nothing can be sent to OpenAI, which is said here and not by every answer.
+    fn need_key(&mut self, reports: &mut Vec<Report>) {
+        if let Some(index) = row_index("openai")
+            && self.openai
+            && self.openai_api_key.is_none()
+        {
+            self.openai = false;
+            let why = "needs a key, and there is none, so nothing is sent to OpenAI: set \
+                SPANRING_OPENAI_API_KEY or OPENAI_API_KEY";
+            self.limit(index, "true", "OPENAI_API_KEY", why.to_owned(), reports);
+        }
     }
 
     /// Takes the service's name from the resource attributes if they come from a higher layer, and

@@ -101,6 +101,16 @@ impl std::ops::Deref for Headers {
     }
 }
 
+/// A value that nothing shows: [`Debug`](fmt::Debug) leaves it out.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// Where the value of a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -71,7 +71,8 @@ that sampler.
 
 `MAX_SPANS` spans of the smallest size (64 bytes) must fit in `MAX_BYTES`, `BATCH_SIZE` must not exceed
 `MAX_SPANS`, nor `SEGMENT_MAX_BYTES` `RETENTION_BYTES`. What is too large is lowered. That is reported if somebody
-had set it; a default is lowered silently, and `spanring config` shows by what.
+had set it; a default is lowered silently, and `spanring config` shows by what. `OPENAI` without `OPENAI_API_KEY` is
+off, and that is reported, too.
 ";
 
 fn page() -> String {
