@@ -294,6 +294,39 @@ class TestRAAFProcesses < Case
     end
   end
 
+  # ---- OpenAI ----
+
+  def test_what_openai_gets
+    out, = script(HEAD + <<~'RUBY')
+      require "socket"
+      require "json"
+      server = TCPServer.new("127.0.0.1", 0)
+      bodies = Queue.new
+      Thread.new do
+        client = server.accept
+        loop do
+          head = +""
+          head << client.readline until head.end_with?("\r\n\r\n")
+          bodies << client.read(Integer(head[/content-length: (\d+)/i, 1]))
+          client.write("HTTP/1.1 204 No Content\r\n\r\n")
+        end
+      end
+      processor = Spanring::RAAF::Processor.new(openai: true, openai_api_key: "sk-test", openai_base_url: "http://127.0.0.1:#{server.addr[1]}/v1", ignore_environment: true)
+      of = { trace_id: "trace_#{"c" * 32}" }
+      root, agent = "span_#{"a" * 32}", "span_#{"b" * 32}"
+      processor.on_span_start(RAAFSpans.whole(**of, kind: :trace, span_id: root))
+      processor.on_span_end(span(**of, kind: :tool, span_id: "span_#{"d" * 24}", parent_id: agent, attributes: { tool_name: "search", "function.input" => { q: 1 } }))
+      processor.on_span_end(span(**of, kind: :agent, span_id: agent, parent_id: root, status: :error, attributes: { "agent.name" => "Triage", "error.message" => "boom" }))
+      processor.on_span_end(RAAFSpans.whole(**of, kind: :trace, span_id: root, attributes: { "trace.workflow_name" => "shop", "trace.group_id" => "g" }))
+      processor.force_flush(timeout: 30) || check(Spanring.messages)
+      puts bodies.pop
+    RUBY
+    trace, tool, agent = JSON.parse(out)["data"]
+    assert_equal ["trace", "trace_#{"c" * 32}", "shop", "g"], trace.values_at("object", "id", "workflow_name", "group_id")
+    assert_equal ["span_#{"d" * 24}", "span_#{"b" * 32}", "function", "search", '{"q":1}'], [*tool.values_at("id", "parent_id"), *tool["span_data"].values_at("type", "name", "input")]
+    assert_equal ["span_#{"b" * 32}", nil, "agent", "Triage", "boom"], [*agent.values_at("id", "parent_id"), *agent["span_data"].values_at("type", "name"), agent["error"]["message"]]
+  end
+
   # ---- RAAF's own OpenAI processor ----
 
   DOUBLE = /OpenAI gets every span twice/
