@@ -273,6 +273,7 @@ mod tests {
                 "Incorrect API key provided: sk-proj-***abcd. See",
                 "Incorrect API key provided: [key]. See",
             ),
+            ("is sk-proj-abcd a key?", "is [key] a key?"),
             ("key 'abc***xyz' is wrong", "key '[key]' is wrong"),
             ("task-1 failed with 3 * 4", "task-1 failed with 3 * 4"),
         ] {

@@ -438,14 +438,18 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 #[test]
 fn no_key_is_in_what_is_said_even_if_the_answer_repeats_it() {
-    for body in [
-        format!("{{\"error\":{{\"message\":\"Incorrect API key provided: {KEY}.\"}}}}"),
-        "{\"error\":{\"message\":\"Incorrect API key: sk-proj-ses***1234\"}}".to_owned(),
-        "{\"error\":{\"message\":\"\\u0073k-proj-sesame1234\"}}".to_owned(),
-        format!("no JSON, but Bearer {KEY}"),
+    // Not only what looks like a key of OpenAI's.
+    const OTHER: &str = "a-proxys-sesame-77";
+    for (key, body) in [
+        (KEY, format!("{{\"error\":{{\"message\":\"Incorrect API key provided: {KEY}.\"}}}}")),
+        (OTHER, format!("{{\"error\":{{\"message\":\"Incorrect API key provided: {OTHER}.\"}}}}")),
+        (OTHER, format!("no JSON, but Bearer {OTHER}")),
+        (KEY, "{\"error\":{\"message\":\"Incorrect API key: sk-proj-ses***1234\"}}".to_owned()),
+        (KEY, "{\"error\":{\"message\":\"\\u0073k-proj-sesame1234\"}}".to_owned()),
+        (KEY, format!("no JSON, but Bearer {KEY}")),
     ] {
         let ingest = ingest(vec![Answer { body: body.into_bytes(), ..Answer::status(401) }]);
-        let options = options(&ingest);
+        let options = with(&ingest, |it| it.api_key = key.to_owned());
         assert!(!format!("{options:?}").contains("sesame"));
         let pipeline = pipeline_of(options);
         record(&pipeline, 1);

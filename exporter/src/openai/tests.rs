@@ -368,6 +368,24 @@ fn the_other_kinds() {
 }
 
 #[test]
+fn inputs_and_outputs_are_cut_and_nothing_else() {
+    let long = || Value::from("x".repeat(200_000));
+    for kind in ["generation", "function", "speech", "transcription"] {
+        let kind = ("openai.span.type", Value::from(kind));
+        let data = data([kind, ("input.value", long()), ("output.value", long())]);
+        for field in ["input", "output"] {
+            let text = data[field].to_string();
+            assert!(text.len() <= super::cut::FIELD_BYTES_MAX, "{}", text.len());
+            assert!(text.contains("... [truncated]"));
+        }
+    }
+    assert_eq!(
+        data([("custom.data", long())])["data"]["value"].as_str().map(str::len),
+        Some(200_000)
+    );
+}
+
+#[test]
 fn what_json_has_not_becomes_text_or_null() {
     let data = data([
         ("nan", Value::Double(f64::NAN)),
