@@ -129,8 +129,8 @@ fn data(span: &SpanData) -> Option<Json<'_>> {
         ]),
         Kind::Generation => Json::object([
             of_kind,
-            ("input", messages(fields, &["input.value", "gen_ai.input.messages"])),
-            ("output", messages(fields, &["output.value", "gen_ai.output.messages"])),
+            ("input", messages(fields, &["input.value", "gen_ai.input.messages"], "user")),
+            ("output", messages(fields, &["output.value", "gen_ai.output.messages"], "assistant")),
             ("model", text(MODEL)),
             ("model_config", model_config(fields)),
             ("usage", usage(fields)),
@@ -196,8 +196,17 @@ fn data(span: &SpanData) -> Option<Json<'_>> {
     Some(data)
 }
 
-fn messages<'a>(fields: Fields<'a>, names: &[&str]) -> Json<'a> {
-    let mut messages = fields.structure(names);
+/// What must be an array of messages; what is none becomes one, said by `role`.
+fn messages<'a>(fields: Fields<'a>, names: &[&str], role: &'static str) -> Json<'a> {
+    let message = |item| match item {
+        Json::Object(_) => item,
+        content => Json::object([("role", role.into()), ("content", content)]),
+    };
+    let mut messages = match fields.structure(names) {
+        Json::Null => return Json::Null,
+        Json::Array(items) => Json::Array(items.into_iter().map(message).collect()),
+        other => Json::Array(vec![message(other)]),
+    };
     reasoning::leave_out(&mut messages);
     messages
 }

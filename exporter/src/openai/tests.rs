@@ -266,7 +266,7 @@ fn generations() {
         json!({
             "type": "generation",
             "input": [{"role": "user"}],
-            "output": "no JSON: [",
+            "output": [{"role": "assistant", "content": "no JSON: ["}],
             "model": "model",
             "model_config": {"temperature": 0.5, "max_tokens": 9},
             "usage": {"input_tokens": 1.5, "output_tokens": 2, "details": {"cached": 1, "total_tokens": 3}},
