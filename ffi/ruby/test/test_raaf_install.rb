@@ -447,6 +447,24 @@ class TestRAAFInstalling < Case
     assert_equal %w[1 false], out.lines.last(2).map(&:chomp)
   end
 
+  def test_another_provider_is_refused
+    out, = script(<<~RUBY)
+      require #{STAND_IN.inspect}
+      require "spanring/raaf"
+      class RAAF::Tracing::TraceProvider
+        def initialize = @all = []
+        def processors = @all
+        def disabled = false
+      end
+      begin
+        Spanring::RAAF.install!
+      rescue Spanring::Error => error
+        puts error.message
+      end
+    RUBY
+    assert_match(/knows it: TraceProvider's variables is missing/, out)
+  end
+
   def test_installing_starts_the_pipeline_registers_one_processor_and_works_once
     out, = script(<<~RUBY)
       require #{STAND_IN.inspect}
