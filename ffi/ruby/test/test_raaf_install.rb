@@ -567,6 +567,13 @@ class TestRAAFProgram < Case
     found.group_by(&:trace_id).each_value { |trace| check_trace(trace) }
   end
 
+  def test_the_bench_runs
+    out, said, ended = run_within(120, { "RAAF_LIB" => TestRAAFInstalling::STAND_IN }, File.join(ROOT, "ffi/ruby/bench_traceable.rb"), "1")
+    assert ended.success?, said
+    assert_equal 5 + 2 * 4, out.scan(/ns +\d+\.\d objects/).size, out
+    assert_equal 4, out.scan(/times as cheap$/).size
+  end
+
   def check_trace(trace)
     root, agent, search, broken, model = trace
     assert_equal [root.span_id, agent.span_id, agent.span_id, agent.span_id], [agent, search, broken, model].map(&:parent)
