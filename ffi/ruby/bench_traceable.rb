@@ -98,7 +98,10 @@ def apart
   output, input = IO.pipe
   pid = fork do
     output.close
-    Dir.mktmpdir { |place| input.write(Marshal.dump(yield(dir: place, max_spans: 1_000_000, max_bytes: "1GiB", log_level: :error, ignore_environment: true))) }
+    Dir.mktmpdir do |place|
+      settings = { dir: place, max_spans: 1_000_000, max_bytes: "1GiB", log_level: :error, ignore_environment: true }
+      input.write(Marshal.dump(yield(settings)))
+    end
     input.close
     exit!(0)
   end

@@ -447,6 +447,24 @@ class TestRAAFInstalling < Case
     assert_equal %w[1 false], out.lines.last(2).map(&:chomp)
   end
 
+  def test_another_provider_is_refused
+    out, = script(<<~RUBY)
+      require #{STAND_IN.inspect}
+      require "spanring/raaf"
+      class RAAF::Tracing::TraceProvider
+        def initialize = @all = []
+        def processors = @all
+        def disabled = false
+      end
+      begin
+        Spanring::RAAF.install!
+      rescue Spanring::Error => error
+        puts error.message
+      end
+    RUBY
+    assert_match(/knows it: TraceProvider's variables is missing/, out)
+  end
+
   def test_installing_starts_the_pipeline_registers_one_processor_and_works_once
     out, = script(<<~RUBY)
       require #{STAND_IN.inspect}
@@ -547,6 +565,13 @@ class TestRAAFProgram < Case
     found = recorded
     assert_equal 400 * 5, found.size
     found.group_by(&:trace_id).each_value { |trace| check_trace(trace) }
+  end
+
+  def test_the_bench_runs
+    out, said, ended = run_within(120, { "RAAF_LIB" => TestRAAFInstalling::STAND_IN }, File.join(ROOT, "ffi/ruby/bench_traceable.rb"), "1")
+    assert ended.success?, said
+    assert_equal 5 + 2 * 4, out.scan(/ns +\d+\.\d objects/).size, out
+    assert_equal 4, out.scan(/times as cheap$/).size
   end
 
   def check_trace(trace)

@@ -637,8 +637,8 @@ static VALUE entry_for(VALUE shape, VALUE component, VALUE method, VALUE metadat
 
 /* with_tracing(method_name = nil, parent_component: nil, **metadata) { } */
 static VALUE with_tracing(int count, VALUE *values, VALUE component) {
-    static ID instance, instance_ivar, disabled_ivar, processors_ivar, get_shape, shape_ivar, serves, add, engine_id, is_trace, of, parent_ivar, tracer_ivar, usual_ivar, processors_id,
-        get_tracer;
+    static ID instance, instance_ivar, disabled_ivar, processors_ivar, get_shape, shape_ivar, serves, add, engine_id, is_trace, of,
+        parent_ivar, tracer_ivar, usual_ivar, processors_id, get_tracer;
     static VALUE parent_component, trace;
     if (instance == 0) {
         instance_ivar = rb_intern("@instance");
@@ -709,7 +709,10 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
     self->outer = outer_of(here());
     bool is_below_trace = is_live(parent) ? RARRAY_AREF(live_in(parent)->entry, 0) == trace
                                           : !NIL_P(parent) && !is_parent(parent) && RTEST(rb_funcallv(parent, is_trace, 0, NULL));
-    VALUE below = NIL_P(parent) ? Qfalse : is_live(parent) ? live_in(parent)->engine : is_parent(parent) ? parent : rb_funcallv(parent, engine_id, 0, NULL);
+    VALUE below = NIL_P(parent)       ? Qfalse
+                  : is_live(parent)   ? live_in(parent)->engine
+                  : is_parent(parent) ? parent
+                                      : rb_funcallv(parent, engine_id, 0, NULL);
     tracing with = {object, self, RARRAY_AREF(entry, is_below_trace ? 4 : 3), Qnil, false};
     Check_Type(with.always, T_HASH);
     self->engine = open_span(component, object, RARRAY_AREF(entry, 1), RARRAY_AREF(entry, 2), below, NULL);

@@ -92,6 +92,7 @@ module Spanring
 
           methods.reject { |method, parameters| has?(owner, method, parameters) }.map { |method, _| "#{name}##{method}" }
         end
+        wrong << "TraceProvider's variables" if wrong.empty? && !has_variables?(::RAAF::Tracing::TraceProvider)
         return if wrong.empty?
 
         version = defined?(::RAAF::Tracing::VERSION) ? " #{::RAAF::Tracing::VERSION}" : ""
@@ -107,6 +108,13 @@ module Spanring
         keys, others = parameters.partition { |type, _| %i[key keyreq].include?(type) }
         keys.all? { |_, name| found.any? { |type, given| given == name && %i[key keyreq].include?(type) } } &&
           found.count { |type, _| type == :req } == others.count { |type, _| type == :req }
+      end
+
+      # What the extension reads without a call.
+      def has_variables?(owner)
+        provider = owner.instance
+        owner.instance_variable_get(:@instance).equal?(provider) &&
+          %i[@disabled @processors].all? { |name| provider.instance_variable_defined?(name) }
       end
 
       def register(settings)

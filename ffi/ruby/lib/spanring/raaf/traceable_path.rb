@@ -132,7 +132,8 @@ module Spanring
         @is_usual = owner.instance_method(:get_tracer_for_span_sending).owner == ::RAAF::Tracing::Traceable
       end
 
-      # The kind and the name of a span, its kind for the engine (nil for internal), what it always says, and what it says below a trace: tools and calls of models that an agent makes are called after themselves.
+      # The kind and the name of a span, its kind for the engine (nil for internal), what it always says, and what it says below a trace. Tools
+      # and calls of models that an agent makes are called after themselves.
       def name(component, method, metadata)
         unless metadata.empty?
           if method == :execute_tool && (tool = metadata[:tool_name])
