@@ -283,7 +283,8 @@ fn generations() {
     assert_eq!(config["model_config"], json!({"value": "odd"}), "it must be an object");
     // A number or a word in quotes would be a text that somebody typed.
     for text in ["42", "\"hi\"", "true", "", "[1] see there"] {
-        assert_eq!(of(vec![("input.value", text.into())])["input"], text);
+        let message = json!([{"role": "user", "content": text}]);
+        assert_eq!(of(vec![("input.value", text.into())])["input"], message);
     }
 }
 
