@@ -603,6 +603,7 @@ impl Flusher {
         }
         self.publish();
         self.drainer.finish();
+        self.status = None;
         self.shared.flusher_ends();
         self.shared.stopped();
     }

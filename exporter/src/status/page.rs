@@ -33,10 +33,10 @@ pub(super) fn make(shared: &Shared) -> String {
     let _ = write_sinks(&mut out, &metrics.stats.sinks);
     let _ = write_settings(&mut out, shared);
     let now = timestamp(spanring::clock::unix_nanos());
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<p>Made {}; loads itself every 5 s. Also: <a href=\"/health\">health</a>, <a href=\"/metrics\">metrics</a>, \
-         <a href=\"/config\">config</a>.</p></body></html>\n",
+         <a href=\"/config\">config</a>.</p></body></html>",
         Escaped(now)
     );
     out
