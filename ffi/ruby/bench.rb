@@ -22,6 +22,12 @@ ensure
   Thread.current[:bench] = before
 end
 
+class Traced
+  include Spanring::Traceable
+  trace_as :agent
+end
+TRACED = Traced.new
+
 CASES = {
   "an empty block" => -> { i = 0; while i < COUNT do 1.then { |s| }; i += 1 end },
   "a fiber-local set and reset" => -> { i = 0; while i < COUNT do only_current { |s| }; i += 1 end },
@@ -36,6 +42,7 @@ CASES = {
       i += 1
     end
   end,
+  "spanring, with_tracing" => -> { i = 0; while i < COUNT do TRACED.with_tracing(:run) { |s| }; i += 1 end },
   "spanring, start_span and finish" => -> { i = 0; while i < COUNT do Spanring.start_span("db.query").finish; i += 1 end },
 }
 
