@@ -76,6 +76,91 @@ class TestRAAFReplay < Case
     end)
   end
 
+  # ---- OpenAI's ingest ----
+
+  TYPES = { agent: "agent", llm: "generation", tool: "function", guardrail: "guardrail", handoff: "handoff", custom: "custom" }.freeze
+  SHAPES = File.join(ROOT, "tests/openai/shapes.py")
+  SHAPES_PYTHON = [File.join(ENV.fetch("CARGO_TARGET_DIR", "#{ROOT}/target"), "openai/venv/bin/python")].find { |file| File.executable?(file) }
+
+  # Takes every request; gives the port, and the bodies that came.
+  def ingest
+    server = TCPServer.new("127.0.0.1", 0)
+    bodies = []
+    taking = Thread.new do
+      loop do
+        Thread.new(server.accept) do |client|
+          while (line = client.gets)
+            raise line unless line.start_with?("POST /v1/traces/ingest ")
+
+            head = +""
+            head << client.readline until head.end_with?("\r\n\r\n") || head == "\r\n"
+            bodies << client.read(Integer(head[/content-length: (\d+)/i, 1]))
+            client.write("HTTP/1.1 204 No Content\r\n\r\n")
+          end
+        end
+      end
+    end
+    yield server.addr[1], bodies
+  ensure
+    taking&.kill
+    server&.close
+  end
+
+  def moment(nanos) = Time.at(Integer(nanos) / 1_000_000_000, Integer(nanos) % 1_000_000_000, :nsec).utc.strftime("%Y-%m-%dT%H:%M:%S.%6N+00:00")
+
+  # What a text is to the ingest, if it must be a list of messages.
+  def messages(text)
+    found = JSON.parse(text)
+    found.is_a?(Array) ? found : nil
+  rescue JSON::ParserError
+    nil
+  end
+
+  # Reasoning is left out, and what is large is cut: those are the engine's tests.
+  def whole?(value) = value && value.to_json.bytesize < 100_000 && !value.to_json.match?(/reasoning|thinking/)
+
+  def compare_data(kind, attributes, name, data)
+    case kind
+    when :agent then assert_equal(attributes["agent.name"] || name, data["name"])
+    when :llm
+      assert_equal attributes["gen_ai.request.model"], data["model"]
+      assert_equal attributes.values_at("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"), data["usage"].values_at("input_tokens", "output_tokens")
+      %w[input output].each do |which|
+        expected = messages(attributes["#{which}.value"].to_s)
+        assert_equal expected, data[which] if whole?(expected)
+      end
+    when :tool then assert_equal attributes.values_at("tool.name", "input.value", "output.value"), data.values_at("name", "input", "output")
+    when :guardrail then assert_equal attributes.values_at("guardrail.name", "guardrail.triggered"), data.values_at("name", "triggered")
+    end
+  end
+
+  def test_recorded_agents_to_openais_ingest
+    ingest do |port, bodies|
+      spans = recording
+      replay(Spanring::RAAF::Processor.new(openai: true, openai_api_key: "sk-test", openai_base_url: "http://127.0.0.1:#{port}/v1", ignore_environment: true, max_spans: 10_000), spans)
+      traces, found = bodies.flat_map { |body| JSON.parse(body, max_nesting: false)["data"] }.partition { |object| object["object"] == "trace" }
+      assert_equal spans.map { |span| "trace_#{span["traceId"]}" }.uniq.sort, traces.map { |trace| trace["id"] }.sort
+      assert_equal spans.size, found.size
+      found = found.to_h { |object| [object["id"], object] }
+      spans.each do |span|
+        attributes = Recorded.attributes(span["attributes"])
+        kind = kind(span, attributes)
+        has = found.delete("span_#{span["spanId"]}00000000") || flunk("#{span["name"]} is missing")
+        parent = span["parentSpanId"] && "span_#{span["parentSpanId"]}00000000"
+        expected = ["trace_#{span["traceId"]}", parent, moment(span["startTimeUnixNano"]), moment(span["endTimeUnixNano"]), TYPES.fetch(kind)]
+        assert_equal expected, [*has.values_at("trace_id", "parent_id", "started_at", "ended_at"), has["span_data"]["type"]]
+        assert_equal span.dig("status", "code") == 2, !has["error"].nil?
+        compare_data(kind, attributes, span["name"], has["span_data"])
+      end
+      assert_empty found
+      skip "the SDK's types are not there: tests/openai/run puts them below target" unless SHAPES_PYTHON
+      file = File.join(@folder, "bodies.jsonl")
+      File.write(file, bodies.map { |body| "#{body}\n" }.join)
+      said, status = Open3.capture2e(SHAPES_PYTHON, SHAPES, file)
+      assert status.success?, said
+    end
+  end
+
   # ---- The Datadog test agent ----
 
   AGENT = [ENV["DDAPM_TEST_AGENT"], *Dir["#{ENV.fetch("CARGO_TARGET_DIR", "#{ROOT}/target")}/{receivers/venv,python/*}/bin/ddapm-test-agent"]].compact.find { |file| File.executable?(file) }
