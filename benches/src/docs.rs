@@ -205,6 +205,10 @@ fn ruby(results: &Results) -> Option<String> {
         ("spanring, bare, a child", "a child"),
         ("spanring, 4 attributes", "with 4 attributes"),
         ("spanring, start_span and finish", "`Spanring.start_span` and `finish`"),
+        ("spanring, with_tracing", "`with_tracing` of `Spanring::Traceable`"),
+        ("RAAF's processor, bare", "RAAF's processor, a bare span"),
+        ("RAAF's processor, an agent, 12 attributes", "an agent, 12 attributes"),
+        ("RAAF's processor, an LLM call, 1.6 kB", "an LLM call, 1.6 kB"),
         ("a fiber-local set and reset", "a block that sets and resets a fiber-local"),
     ] {
         let (nanos, objects) = (get(&format!("{key} ns"))?, get(&format!("{key} objects"))?);

@@ -182,3 +182,29 @@ fn config_shows_every_setting_with_its_source_and_names_what_it_cannot_use() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("OTEL_BSP_SCHEDULE_DELAY=\"soon\""), "{}", stderr(&output));
 }
+
+#[test]
+fn config_shows_what_a_file_says_and_refuses_a_wrong_one_whole() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("spans.toml");
+    let config = |text: &str| {
+        std::fs::write(&path, text).expect("it can be written");
+        let mut command = spanring();
+        command.args(["config", "--json"]).env("SPANRING_CONFIG", &path);
+        let output = command.env("SPANRING_BATCH_SIZE", "9").output().expect("it can be run");
+        let report = json(&output);
+        let rows = report["settings"].as_array().expect("a list").clone();
+        let row = rows.into_iter().find(|row| row["field"] == "batch_size").expect("it is there");
+        (row, output.status.code(), stderr(&output).to_string())
+    };
+    let (row, code, said) = config("# so many\nbatch_size = 200\n");
+    assert_eq!((&row["value"], &row["source"]), (&"200".into(), &"CONFIG, line 2".into()));
+    assert_eq!((code, &*said), (Some(0), ""));
+    let (row, code, said) = config("max_spans = 5000\nbatch_sise = 200\n");
+    assert_eq!((&row["value"], &row["source"]), (&"9".into(), &"SPANRING_BATCH_SIZE".into()));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("spans.toml: line 2: ") && said.contains("is BATCH_SIZE meant?"),
+        "{said}"
+    );
+}

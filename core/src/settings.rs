@@ -3,7 +3,8 @@
 //! `settings/table.rs` is the one list of all settings: the parser, [`Settings::explain`], `docs/settings.md`
 //! and the tests are made from it. A value is looked for in layers, and the latest layer that has
 //! a valid one wins: defaults, a [`Preset`], code ([`SettingsBuilder`]), environment variables (in
-//! the order `SPANRING_X`, `RAAF_TRACE_X`, OpenTelemetry's names, other aliases).
+//! the order `SPANRING_X`, `RAAF_TRACE_X`, OpenTelemetry's names, other aliases), and above them what changes
+//! while the program runs: the file that `CONFIG` names, and live calls.
 //!
 //! It never fails and never prints: a value that cannot be used is described once in
 //! [`Settings::problems`], and the next lower layer decides. It never changes the environment, and
@@ -18,6 +19,7 @@ mod choice;
 #[cfg(test)]
 mod docs;
 mod explain;
+mod layers;
 mod parse;
 mod problem;
 mod row;
@@ -32,11 +34,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builder::SettingsBuilder;
-pub use choice::{Headers, LogLevel, Preset, Propagator, Source};
+pub use choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
 pub use explain::{ExplainTable, Explained};
+pub use layers::FileProblem;
 pub use problem::Problem;
 pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};
 
+use layers::Layers;
 use table::{TABLE, row_index};
 
 /// All settings, with values that are valid and fit together.
@@ -62,6 +66,8 @@ use table::{TABLE, row_index};
 pub struct Settings {
     /// Values for a kind of use; they stand below code and environment.
     pub preset: Option<Preset>,
+    /// A file with settings, which is watched; `None`: there is none.
+    pub config: Option<PathBuf>,
     /// Spans that may be resident at once: recorded, and not yet sealed in a batch.
     pub max_spans: usize,
     /// Bytes that rings, large values, sealed batches and queues may hold together.
@@ -104,6 +110,16 @@ pub struct Settings {
     pub client_key: Option<PathBuf>,
     /// Connections to the endpoint.
     pub pool_size: usize,
+    /// Whether spans are sent to OpenAI's trace ingest.
+    pub openai: bool,
+    /// Where its API is.
+    pub openai_base_url: String,
+    /// The key for it; without one nothing is sent there.
+    pub openai_api_key: Option<Secret>,
+    /// The organization that requests name.
+    pub openai_org_id: Option<String>,
+    /// The project that requests name.
+    pub openai_project_id: Option<String>,
     /// Bytes that the spool may take.
     pub spool_max_bytes: u64,
     /// How long a batch may stay in the spool.
@@ -114,6 +130,8 @@ pub struct Settings {
     pub sampler: SamplerSetting,
     /// Whether nothing is recorded at all.
     pub disabled: bool,
+    /// Whether integrations record prompts, completions, and what tools take and give.
+    pub capture_content: bool,
     /// The least severe messages that the engine itself writes.
     pub log_level: LogLevel,
     /// The resource's `service.name`; never empty.
@@ -151,6 +169,8 @@ pub struct Settings {
     /// Where each value came from, in the table's order.
     sources: Vec<Source>,
     problems: Vec<Problem>,
+    /// What they were made of; `None` while a builder collects.
+    layers: Option<Layers>,
 }
 
 impl Settings {
@@ -203,6 +223,7 @@ impl Settings {
     fn blank() -> Self {
         Settings {
             preset: None,
+            config: None,
             max_spans: 0,
             max_bytes: 0,
             batch_size: 0,
@@ -224,11 +245,17 @@ impl Settings {
             client_certificate: None,
             client_key: None,
             pool_size: 0,
+            openai: false,
+            openai_base_url: String::new(),
+            openai_api_key: None,
+            openai_org_id: None,
+            openai_project_id: None,
             spool_max_bytes: 0,
             spool_max_age: Duration::ZERO,
             compression_level: 0,
             sampler: SamplerSetting::default(),
             disabled: false,
+            capture_content: true,
             log_level: LogLevel::Warn,
             service_name: String::new(),
             resource_attributes: Vec::new(),
@@ -248,6 +275,7 @@ impl Settings {
             status_any_address: false,
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
+            layers: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use spanring::record::{Header, Records, flag};
 use spanring::settings::Settings;
 
 use crate::batch::{BatchContext, Encoder, TickClock};
+use crate::config_file::{ConfigFile, Watch};
 use crate::delivery::{Reserved, panic_text};
 use crate::log;
 use crate::otlp;
@@ -44,6 +45,9 @@ const PANICS_MAX: u64 = 100;
 /// How long closing waits for threads that are in the middle of a record.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Tells of changes of the file with settings. The sinks' tokens lie above, the waker's and the endpoint's below.
+const CONFIG: mio::Token = mio::Token((1 << 16) - 1);
+
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
     drainer: Drainer,
@@ -64,6 +68,9 @@ pub(crate) struct Flusher {
     status: Option<Status>,
     otlp: otlp::Writer,
     settings: Arc<Settings>,
+    /// The file with settings, if there is one, and what tells of its changes.
+    config: Option<ConfigFile>,
+    watch: Option<Watch>,
     /// About as long as the last batch was as OTLP.
     otlp_bytes: usize,
     sequence: u64,
@@ -82,16 +89,20 @@ pub(crate) struct Flusher {
     stop: bool,
 }
 
+/// What a flusher is made of.
+pub(crate) struct Parts {
+    pub(crate) poll: mio::Poll,
+    pub(crate) io: IoSource,
+    pub(crate) sinks: Vec<Source>,
+    pub(crate) encoder: Encoder,
+    pub(crate) scopes: Scopes,
+    pub(crate) status: Option<Status>,
+    pub(crate) config: Option<ConfigFile>,
+}
+
 impl Flusher {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        poll: mio::Poll,
-        io: IoSource,
-        status: Option<Status>,
-        sinks: Vec<Source>,
-        encoder: Encoder,
-        scopes: Scopes,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, parts: Parts) -> Self {
+        let Parts { poll, io, sinks, encoder, scopes, status, config } = parts;
         let now = Instant::now();
         let settings = shared.settings();
         let engine = shared.engine;
@@ -119,6 +130,8 @@ impl Flusher {
             status,
             otlp: otlp::Writer::new(),
             settings,
+            config,
+            watch: None,
             otlp_bytes: 0,
             sequence: 0,
             sealed: 0,
@@ -138,6 +151,7 @@ impl Flusher {
         self.shared.flusher_begins();
         let now = Instant::now();
         self.outlets.iter_mut().for_each(|outlet| outlet.open(&self.io, now));
+        self.watch_config();
         while !self.stop {
             let result = catch_unwind(AssertUnwindSafe(|| self.run_until_stopped()));
             if let Err(panic) = result {
@@ -151,6 +165,39 @@ impl Flusher {
             }
         }
         self.finish();
+    }
+
+    /// Begins to watch the file with settings, and looks what changed before that.
+    fn watch_config(&mut self) {
+        let Some(path) = &self.settings.config else { return };
+        let watch = Watch::new(path)
+            .and_then(|watch| watch.register(&self.io.registry, CONFIG).map(|()| watch));
+        match watch {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => log::warning!(
+                "changes of {} will not be noticed, as it cannot be watched: {error}",
+                path.display()
+            ),
+        }
+        self.read_config();
+    }
+
+    fn read_config(&mut self) {
+        let Some(config) = &mut self.config else { return };
+        if !config.read() {
+            return;
+        }
+        let mut notes = Vec::new();
+        let changed = self.shared.change(|settings| {
+            let (settings, said) = config.apply(settings, true)?;
+            notes = said;
+            Ok::<_, String>(settings)
+        });
+        notes.iter().for_each(|note| log::warning!("{note}"));
+        match changed {
+            Ok(()) => log::info!("the settings in {} are in force", config.path().display()),
+            Err(problem) => log::error!("{problem}; the settings stay as they are"),
+        }
     }
 
     fn run_until_stopped(&mut self) {
@@ -438,15 +485,21 @@ impl Flusher {
         }
         if !self.events.is_empty() {
             let now = Instant::now();
+            let mut may_be_changed = false;
             let mut asked = Vec::new();
             for event in &self.events {
-                if let Some(outlet) =
+                if event.token() == CONFIG {
+                    may_be_changed = self.watch.as_mut().is_some_and(Watch::drain);
+                } else if let Some(outlet) =
                     self.outlets.iter_mut().find(|outlet| outlet.owns(event.token()))
                 {
                     outlet.ready(event, now);
                 } else if self.status.as_ref().is_some_and(|status| status.owns(event.token())) {
                     asked.push(event.token());
                 }
+            }
+            if may_be_changed {
+                self.read_config();
             }
             for token in asked {
                 self.with_status(|status, shared| status.ready(token, shared, now));

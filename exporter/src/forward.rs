@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use spanring::settings::Settings;
 
+use crate::destination::Destination;
 use crate::http::Io;
 use crate::model::SpanBatch;
-use crate::otlp_sink::{OtlpOptions, OtlpSink};
+use crate::openai_sink::OpenAiOptions;
+use crate::otlp_sink::OtlpOptions;
 use crate::outbox::{Outbox, Settled};
 use crate::pipeline::StartError;
 use crate::sender::Courier;
@@ -20,7 +22,7 @@ const WAKER: mio::Token = mio::Token(0);
 /// How long a wait is when nothing says so.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Sends batches of spans as OTLP.
+/// Sends batches of spans to a receiver.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -66,20 +68,33 @@ pub struct SettledPart {
 }
 
 impl Forwarder {
-    /// Makes ready to send; nothing is connected yet. Of the settings, `MAX_BATCH_WAIT`, `RETRY_ATTEMPTS` and, for
+    /// Makes ready to send OTLP; nothing is connected yet. Of the settings, `MAX_BATCH_WAIT`, `RETRY_ATTEMPTS` and, for
     /// the whole process, `LOG_LEVEL` count.
     ///
     /// # Errors
     ///
     /// What is wrong with the options, or that no event queue can be had.
     pub fn new(options: OtlpOptions, settings: Settings) -> Result<Self, StartError> {
+        Self::to(&Destination::Otlp(options), settings)
+    }
+
+    /// Makes ready to send to OpenAI's trace ingest, as [`new`](Self::new) does.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub fn openai(options: OpenAiOptions, settings: Settings) -> Result<Self, StartError> {
+        Self::to(&Destination::OpenAi(options), settings)
+    }
+
+    fn to(destination: &Destination, settings: Settings) -> Result<Self, StartError> {
         crate::log::set_level(settings.log_level);
         let poll = mio::Poll::new().map_err(StartError::Events)?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?;
         let registry = poll.registry().try_clone().map_err(StartError::Events)?;
         let io = Io { registry, tokens: 1..1 << 16, waker: Arc::new(waker) };
-        let waiting_max = 2 * options.pool_size.max(1);
-        let sender = Box::new(OtlpSink::new(&options).map_err(StartError::Otlp)?);
+        let waiting_max = 2 * destination.pool_size().max(1);
+        let sender = destination.sender()?;
         let mut outbox = Outbox::new(None, Courier { sender, spool: None });
         outbox.settled = Some(Vec::new());
         outbox.open(Ok(io), Instant::now());

@@ -4,7 +4,8 @@
 //!
 //! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
-//!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] sends them.
+//!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
+//!   them.
 //! - [`batch`] and [`segment`]: the formats, written and read.
 //! - [`model`]: spans as plain data, as the readers give them; [`render`]: names, values and times for the eyes.
 //!
@@ -12,18 +13,23 @@
 //! which ends with it), or lose a span without a count.
 
 pub mod batch;
+mod config_file;
 mod console_sink;
 mod delivery;
+mod destination;
 mod exit;
 pub mod file_sink;
 mod flusher;
 mod forward;
 mod health;
 mod http;
+mod http_sink;
 mod log;
 mod memory_sink;
 pub mod metrics;
 pub mod model;
+pub mod openai;
+mod openai_sink;
 pub mod otlp;
 mod otlp_sink;
 mod outbox;
@@ -39,14 +45,17 @@ mod stats;
 mod status;
 mod thread;
 
+pub use config_file::with_config_file;
 pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
+pub use http_sink::Compression;
 pub use log::next_message;
 #[doc(hidden)]
 pub use log::report;
 pub use memory_sink::MemorySink;
 pub use metrics::{HealthReport, Metrics};
-pub use otlp_sink::{Compression, OtlpOptions};
+pub use openai_sink::OpenAiOptions;
+pub use otlp_sink::OtlpOptions;
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
@@ -58,6 +67,7 @@ pub use crate::thread::undisturbed;
 /// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::config_file::lines as config_lines;
     pub use crate::http::exchange::answer_in_pieces;
     pub use crate::spool::{Mark, SIDECAR_VERSION, Settled, Sidecar, head, read_sidecar};
     pub use crate::status::head_in_pieces;

@@ -2,92 +2,26 @@
 //!
 //! What answers mean is decided here, as OTLP says: 2xx is accepted, with what a partial success says was refused; 429,
 //! 502, 503, 504 and faults of the connection may pass; 413 asks for smaller requests; everything else is a
-//! refusal. A compressed request that is refused with 400 or 415 is sent again in the next simpler form, and
-//! so are all later ones. Redirects are not followed: they could carry credentials elsewhere.
-//!
-//! It keeps no queue and repeats nothing of itself but for that; see `outbox`.
+//! refusal. The rest is `http_sink`'s.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use spanring::settings::Settings;
 
-use crate::http::{
-    Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, ProxySettings, Request,
-    Response, TlsOptions, without_userinfo,
+use crate::http::{Response, TlsOptions};
+use crate::http_sink::{
+    Compression, HttpOptions, HttpSink, Protocol, Site, is_of_kind, place, retry_after, spool_key,
 };
-use crate::sender::{Content, Outcome, Parcel, Sender};
+use crate::sender::{Content, Outcome, Parcel};
 use crate::{batch, log, otlp};
 
 /// What a request's body may have before it is compressed: the Collector takes 20 MiB.
 const BODY_BYTES_MAX: usize = 16 << 20;
-/// What an answer may ask us to wait, at most.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How often the log may say what a receiver says to what it takes.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// What messages show of an answer.
-const ANSWER_BYTES_SHOWN: usize = 200;
-/// What is shorter is found in any text, and no secret.
-const SECRET_BYTES_MIN: usize = 4;
-const USER_AGENT: &str = concat!("spanring/", env!("CARGO_PKG_VERSION"));
-
-/// How a request's body is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// As `gzip`, which servers must take.
-    Gzip,
-    /// As `zstd`, which some servers take.
-    Zstd,
-}
-
-impl Compression {
-    /// The compression of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "none" => Some(Compression::None),
-            "gzip" => Some(Compression::Gzip),
-            "zstd" => Some(Compression::Zstd),
-            _ => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-        }
-    }
-
-    /// What is tried where this one is refused.
-    fn simpler(self) -> Option<Self> {
-        match self {
-            Compression::Zstd => Some(Compression::Gzip),
-            Compression::Gzip => Some(Compression::None),
-            Compression::None => None,
-        }
-    }
-
-    fn compress(self, body: &Bytes) -> std::io::Result<Bytes> {
-        match self {
-            Compression::None => Ok(body.clone()),
-            Compression::Gzip => {
-                let room = Vec::with_capacity(body.len() / 4);
-                let mut encoder = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
-                encoder.write_all(body)?;
-                Ok(encoder.finish()?.into())
-            }
-            Compression::Zstd => Ok(zstd::bulk::compress(body, batch::LEVEL_DEFAULT)?.into()),
-        }
-    }
-}
 
 /// Where spans are sent as OTLP, and how.
 ///
@@ -173,87 +107,48 @@ impl OtlpOptions {
 
     /// The endpoint as messages show it: without user, password and query, which may be secret.
     pub fn place(&self) -> String {
-        match Endpoint::parse(&self.endpoint) {
-            Ok(endpoint) => endpoint.to_string(),
-            Err(_) => "(unusable)".to_owned(),
-        }
+        place(&self.endpoint)
     }
 
-    /// The name of the spool's directory: the same in every process that sends to the same place, with whatever
-    /// credentials.
+    /// The name of the spool's directory.
     pub(crate) fn spool_key(&self) -> String {
-        let mut name: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
-        name.truncate(32);
-        let place = format!("{} {}", self.name, self.place());
-        format!("{name}-{:08x}", crc32fast::hash(place.as_bytes()))
+        spool_key(&self.name, &self.place())
     }
-}
 
-/// A request that may have to be sent again in a simpler form.
-struct UnderWay {
-    parcel: Parcel,
-    body: Bytes,
-    compression: Compression,
-}
-
-pub(crate) struct OtlpSink {
-    name: String,
-    /// As messages show it.
-    endpoint: String,
-    options: Option<ClientOptions>,
-    headers: Vec<(String, String)>,
-    secrets: Secrets,
-    client: Option<Client>,
-    compression: Compression,
-    /// That the compression was refused.
-    note: Option<String>,
-    /// What the receiver said to spans that it took, when it was logged last.
-    warned: Option<(String, Instant)>,
-    writer: otlp::Writer,
-    under_way: Vec<UnderWay>,
-    finished: VecDeque<(u64, Outcome)>,
-}
-
-impl OtlpSink {
     /// A sink that has not been opened yet.
     ///
     /// # Errors
     ///
     /// What is wrong with the options, and what to do.
-    pub(crate) fn new(options: &OtlpOptions) -> Result<Self, String> {
-        let endpoint = Endpoint::parse(&options.endpoint).map_err(|error| error.to_string())?;
-        let secrets = Secrets::new(&endpoint, &options.headers);
-        let client = ClientOptions {
-            pool_size: options.pool_size.max(1),
-            connect_timeout: options.timeout,
-            request_timeout: options.timeout,
+    pub(crate) fn sink(&self) -> Result<HttpSink<Otlp>, String> {
+        let options = HttpOptions {
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            headers: self.headers.clone(),
+            compression: self.compression,
+            timeout: self.timeout,
+            pool_size: self.pool_size,
             tls: TlsOptions {
-                ca_file: options.certificate.clone(),
-                client_certificate: options.client_certificate.clone(),
-                client_key: options.client_key.clone(),
+                ca_file: self.certificate.clone(),
+                client_certificate: self.client_certificate.clone(),
+                client_key: self.client_key.clone(),
             },
-            share_addresses: true,
-            proxy: ProxySettings::from_variables(|name| std::env::var(name).ok()),
-            ..ClientOptions::new(endpoint)
         };
-        Ok(OtlpSink {
-            name: options.name.clone(),
-            endpoint: options.place(),
-            options: Some(client),
-            headers: options.headers.clone(),
-            secrets,
-            client: None,
-            compression: options.compression,
-            note: None,
-            warned: None,
-            writer: otlp::Writer::new(),
-            under_way: Vec::new(),
-            finished: VecDeque::new(),
-        })
+        HttpSink::new(options, Otlp::default())
     }
+}
 
+/// OTLP as a protocol of requests and answers.
+#[derive(Default)]
+pub(crate) struct Otlp {
+    writer: otlp::Writer,
+    /// What the receiver said to spans that it took, when it was logged last.
+    warned: Option<(String, Instant)>,
+}
+
+impl Otlp {
     /// The parcel's spans as OTLP, from the batch's own form.
-    fn encode(&mut self, parcel: &Parcel) -> Result<Bytes, String> {
+    fn write(&mut self, parcel: &Parcel) -> Result<Bytes, String> {
         let range = parcel.first as usize..(parcel.first + parcel.spans) as usize;
         let mut body = Vec::new();
         match &parcel.content {
@@ -266,114 +161,8 @@ impl OtlpSink {
         Ok(body.into())
     }
 
-    fn submit(&mut self, under_way: UnderWay, now: Instant) {
-        let UnderWay { parcel, body, compression } = &under_way;
-        let compressed = match compression.compress(body) {
-            Ok(compressed) => compressed,
-            Err(error) => {
-                let message = format!("the request cannot be compressed: {error}");
-                let id = parcel.id;
-                return self.finished.push_back((id, Outcome::Refused { message }));
-            }
-        };
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/x-protobuf".to_owned()),
-            ("user-agent".to_owned(), USER_AGENT.to_owned()),
-            (
-                "spanring-batch".to_owned(),
-                format!("{}-{}-{}", parcel.instance, parcel.sequence, parcel.first),
-            ),
-        ];
-        if *compression != Compression::None {
-            headers.push(("content-encoding".to_owned(), compression.name().to_owned()));
-        }
-        // What the user says comes last and wins.
-        for (name, value) in &self.headers {
-            headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
-            headers.push((name.clone(), value.clone()));
-        }
-        let request = Request { id: parcel.id, headers, body: compressed };
-        let id = parcel.id;
-        match self.client.as_mut().expect("it was opened").submit(request, now) {
-            Ok(()) => self.under_way.push(under_way),
-            // A request that is sent again in a simpler form may find all connections taken.
-            Err(_) => self.finished.push_back((
-                id,
-                Outcome::Retry {
-                    message: format!("{}: all connections are in use", self.endpoint),
-                    wait: None,
-                    repeats: false,
-                },
-            )),
-        }
-    }
-
-    /// What became of requests since the last call.
-    fn take_answers(&mut self, now: Instant) {
-        while let Some((id, result)) = self.client.as_mut().and_then(Client::finished) {
-            let Some(at) = self.under_way.iter().position(|one| one.parcel.id == id) else {
-                continue;
-            };
-            let under_way = self.under_way.swap_remove(at);
-            let outcome = match result {
-                Ok(answer) => {
-                    if matches!(answer.status, 400 | 415)
-                        && let Some(simpler) = under_way.compression.simpler()
-                    {
-                        self.simplify(under_way, simpler, &answer, now);
-                        continue;
-                    }
-                    self.doubt(&answer);
-                    let outcome = self.judge(&answer);
-                    self.warn(&outcome, now);
-                    outcome
-                }
-                Err(error) => self.fault(&error),
-            };
-            self.finished.push_back((id, outcome));
-        }
-    }
-
-    /// Sends a request again with a compression that the server may take, and all later ones, too.
-    fn simplify(
-        &mut self,
-        mut under_way: UnderWay,
-        simpler: Compression,
-        answer: &Response,
-        now: Instant,
-    ) {
-        if self.compression == under_way.compression {
-            let note = format!(
-                "{} answered {} to a request with COMPRESSION={}; from now on it is {}",
-                self.endpoint,
-                answer.status,
-                self.compression.name(),
-                simpler.name(),
-            );
-            log::info!("sink {}: {note}", self.name);
-            self.note = Some(note);
-            self.compression = simpler;
-        }
-        under_way.compression = simpler;
-        self.submit(under_way, now);
-    }
-
-    /// What takes everything and answers something else than OTLP may be no receiver of spans at all.
-    fn doubt(&mut self, answer: &Response) {
-        let is_success = matches!(answer.status, 200..=299);
-        // One of OTLP that was cut need not parse.
-        let may_be_otlp = is_json(answer) || (answer.truncated && is_protobuf(answer));
-        if is_success && !may_be_otlp && otlp::response::parse_response(&answer.body).is_err() {
-            let note = format!(
-                "{} answered {}, but not as a receiver of OTLP does; is it the right port and path?",
-                self.endpoint, answer.status
-            );
-            self.note.get_or_insert(note);
-        }
-    }
-
     /// A partial success that refuses nothing is a warning: it is logged when it is another than before.
-    fn warn(&mut self, outcome: &Outcome, now: Instant) {
+    fn warn(&mut self, outcome: &Outcome, site: &Site, now: Instant) {
         let Outcome::Accepted { rejected: 0, message } = outcome else { return };
         let is_new = self.warned.as_ref().is_none_or(|(last, at)| {
             last != message && now.saturating_duration_since(*at) >= WARNING_INTERVAL
@@ -381,137 +170,92 @@ impl OtlpSink {
         if is_new && !message.is_empty() {
             log::warning!(
                 "sink {}: {} took all spans and says: {message}",
-                self.name,
-                self.endpoint
+                site.name,
+                site.endpoint
             );
             self.warned = Some((message.clone(), now));
         }
     }
-
-    fn judge(&self, answer: &Response) -> Outcome {
-        let said = said(answer, &self.secrets);
-        let message =
-            |what: &str| format!("{} answered {}{what}{said}", self.endpoint, answer.status);
-        match answer.status {
-            200..=299 => accepted(answer, &self.secrets),
-            413 => Outcome::TooLarge { message: message("; its limit for requests is lower") },
-            429 | 502 | 503 | 504 => Outcome::Retry {
-                message: message(match answer.status {
-                    429 => "; it wants fewer requests: send later, or ask for a higher limit",
-                    _ => "; it, or what is behind it, is down or overloaded",
-                }),
-                wait: retry_after(answer, SystemTime::now()),
-                repeats: false,
-            },
-            300..=399 => {
-                let to = answer.headers.get("location").and_then(|to| to.to_str().ok());
-                // It may repeat what the endpoint has, its query for example.
-                let to = to.map_or(String::new(), |to| {
-                    format!(" to {}", self.secrets.shown(without_userinfo(to).as_bytes()))
-                });
-                Outcome::Refused {
-                    message: message(&format!(
-                        ", a redirect{to}, which is not followed; set ENDPOINT to where it leads"
-                    )),
-                }
-            }
-            401 | 403 => Outcome::Refused {
-                message: message("; HEADERS must hold the credentials that it asks for"),
-            },
-            404 | 405 => Outcome::Refused {
-                message: message("; is the path of ENDPOINT right? OTLP's is /v1/traces"),
-            },
-            400 | 415 => Outcome::Refused { message: message("; does it speak OTLP (protobuf)?") },
-            500.. => Outcome::Refused { message: message("; look into the server's log") },
-            _ => Outcome::Refused { message: message("; is it a receiver of OTLP?") },
-        }
-    }
-
-    fn fault(&self, error: &HttpError) -> Outcome {
-        let message = error.to_string();
-        match error.kind() {
-            HttpErrorKind::Options | HttpErrorKind::Request => Outcome::Refused { message },
-            _ => Outcome::Retry { message, wait: None, repeats: error.may_have_been_processed() },
-        }
-    }
 }
 
-impl Sender for OtlpSink {
-    fn name(&self) -> &str {
-        &self.name
-    }
+impl Protocol for Otlp {
+    const CONTENT_TYPE: &'static str = "application/x-protobuf";
+    const WANTS_OTLP: bool = true;
 
-    fn wants_otlp(&self) -> bool {
-        true
-    }
-
-    fn open(&mut self, io: Io) -> Result<(), String> {
-        let options = self.options.take().ok_or("it was opened before")?;
-        self.client = Some(Client::new(options, io).map_err(|error| error.to_string())?);
-        Ok(())
-    }
-
-    fn can_send(&self) -> bool {
-        self.client.as_ref().is_some_and(Client::can_submit)
-    }
-
-    fn send(&mut self, parcel: Parcel, now: Instant) {
+    fn encode(&mut self, parcel: &Parcel) -> Result<Bytes, Outcome> {
         let body = match &parcel.body {
             Some(body) => Ok(body.clone()),
-            None => self.encode(&parcel),
+            None => self.write(parcel),
         };
-        let id = parcel.id;
         match body {
             Err(message) => {
                 let message = format!("a batch cannot be read again: {message}");
-                self.finished.push_back((id, Outcome::Refused { message }));
+                Err(Outcome::Refused { message })
             }
             Ok(body) if body.len() > BODY_BYTES_MAX => {
                 let message = format!("{} bytes, and receivers take 20 MiB at most", body.len());
-                self.finished.push_back((id, Outcome::TooLarge { message }));
+                Err(Outcome::TooLarge { message })
             }
-            Ok(body) => {
-                self.submit(UnderWay { parcel, body, compression: self.compression }, now);
-                self.take_answers(now);
-            }
+            Ok(body) => Ok(body),
         }
     }
 
-    fn ready(&mut self, event: &mio::event::Event, now: Instant) {
-        if let Some(client) = &mut self.client {
-            client.ready(event, now);
-        }
-        self.take_answers(now);
+    fn judge(&mut self, answer: &Response, site: &Site, now: Instant) -> Outcome {
+        let outcome = judge(answer, site);
+        self.warn(&outcome, site, now);
+        outcome
     }
 
-    fn tick(&mut self, now: Instant) {
-        if let Some(client) = &mut self.client {
-            client.tick(now);
-        }
-        self.take_answers(now);
+    /// What takes everything and answers something else than OTLP may be no receiver of spans at all.
+    fn doubt(&self, answer: &Response, site: &Site) -> Option<String> {
+        let is_success = matches!(answer.status, 200..=299);
+        // One of OTLP that was cut need not parse.
+        let may_be_otlp = is_json(answer) || (answer.truncated && is_protobuf(answer));
+        let is_odd =
+            is_success && !may_be_otlp && otlp::response::parse_response(&answer.body).is_err();
+        is_odd.then(|| {
+            format!(
+                "{} answered {}, but not as a receiver of OTLP does; is it the right port and path?",
+                site.endpoint, answer.status
+            )
+        })
     }
+}
 
-    fn deadline(&self) -> Option<Instant> {
-        self.client.as_ref().and_then(Client::deadline)
-    }
-
-    fn close(&mut self) {
-        if let Some(client) = &mut self.client {
-            client.close_idle();
-        }
-    }
-
-    fn note(&self) -> Option<String> {
-        self.note.clone()
-    }
-
-    fn finished(&mut self) -> Option<(u64, Outcome)> {
-        self.finished.pop_front()
+fn judge(answer: &Response, site: &Site) -> Outcome {
+    let said = said(answer, site);
+    let message = |what: &str| site.message(answer, what, &said);
+    match answer.status {
+        200..=299 => accepted(answer, site),
+        413 => Outcome::TooLarge { message: message("; its limit for requests is lower") },
+        429 | 502 | 503 | 504 => Outcome::Retry {
+            message: message(match answer.status {
+                429 => "; it wants fewer requests: send later, or ask for a higher limit",
+                _ => "; it, or what is behind it, is down or overloaded",
+            }),
+            wait: retry_after(answer, SystemTime::now()),
+            repeats: false,
+        },
+        300..=399 => Outcome::Refused {
+            message: message(&format!(
+                ", a redirect{}, which is not followed; set ENDPOINT to where it leads",
+                site.redirected_to(answer)
+            )),
+        },
+        401 | 403 => Outcome::Refused {
+            message: message("; HEADERS must hold the credentials that it asks for"),
+        },
+        404 | 405 => Outcome::Refused {
+            message: message("; is the path of ENDPOINT right? OTLP's is /v1/traces"),
+        },
+        400 | 415 => Outcome::Refused { message: message("; does it speak OTLP (protobuf)?") },
+        500.. => Outcome::Refused { message: message("; look into the server's log") },
+        _ => Outcome::Refused { message: message("; is it a receiver of OTLP?") },
     }
 }
 
 /// What a receiver that took a request says about it.
-fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
+fn accepted(answer: &Response, site: &Site) -> Outcome {
     let partial = if answer.truncated {
         // A cut answer may hide that some spans were refused. They count as taken: the status says so, and to
         // ask again would send again what the receiver has.
@@ -525,7 +269,7 @@ fn accepted(answer: &Response, secrets: &Secrets) -> Outcome {
             .unwrap_or_default()
     };
     let (rejected, message) = partial;
-    let message = secrets.shown(message.as_bytes());
+    let message = site.secrets.shown(message.as_bytes());
     Outcome::Accepted { rejected: u64::try_from(rejected).unwrap_or(0), message }
 }
 
@@ -535,11 +279,6 @@ fn is_json(answer: &Response) -> bool {
 
 fn is_protobuf(answer: &Response) -> bool {
     is_of_kind(answer, "application/x-protobuf")
-}
-
-fn is_of_kind(answer: &Response, wanted: &str) -> bool {
-    let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().starts_with(wanted))
 }
 
 /// `rejectedSpans` (a number or a string of digits) of an answer in JSON; the body is its message, if it has one or
@@ -559,64 +298,13 @@ fn json_partial_success(body: &[u8]) -> (i64, String) {
     (rejected, text.into_owned())
 }
 
-/// How long the answer asks us to wait: seconds, or a date.
-fn retry_after(answer: &Response, now: SystemTime) -> Option<Duration> {
-    let text = answer.headers.get("retry-after")?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 /// The beginning of an answer's text, or of the message in it, for messages.
-fn said(answer: &Response, secrets: &Secrets) -> String {
+fn said(answer: &Response, site: &Site) -> String {
+    let secrets = &site.secrets;
     let body = if answer.truncated { secrets.without_cut(&answer.body) } else { &answer.body };
-    let text = match otlp::response::status_message(body) {
+    match otlp::response::status_message(body) {
         Some(message) if !is_json(answer) => secrets.shown(message.as_bytes()),
         _ => secrets.shown(body),
-    };
-    if text.is_empty() { text } else { format!(": {text}") }
-}
-
-/// What we send and no message may show: receivers like to repeat the key that they do not know.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    fn new(endpoint: &Endpoint, headers: &[(String, String)]) -> Self {
-        let mut secrets = endpoint.secrets();
-        for (_, value) in headers {
-            // Without the scheme before it: "Bearer", "Basic".
-            secrets.extend(value.split_whitespace().last().map(str::to_owned));
-            secrets.push(value.trim().to_owned());
-        }
-        secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
-        // One that holds another goes first, or its rest would stay.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Secrets(secrets)
-    }
-
-    /// `bytes` up to the secret, if there is one, in which they were cut off.
-    fn without_cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let beginning = |secret: &String| {
-            let mut lengths = (SECRET_BYTES_MIN..secret.len()).rev();
-            lengths.find(|&length| bytes.ends_with(&secret.as_bytes()[..length]))
-        };
-        let cut = self.0.iter().filter_map(beginning).max().unwrap_or(0);
-        &bytes[..bytes.len() - cut]
-    }
-
-    /// The first bytes of a text from outside, without secrets and control characters.
-    fn shown(&self, bytes: &[u8]) -> String {
-        let mut text = String::from_utf8_lossy(bytes).into_owned();
-        for secret in &self.0 {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "[secret]");
-            }
-        }
-        let head = String::from_utf8_lossy(&text.as_bytes()[..text.len().min(ANSWER_BYTES_SHOWN)]);
-        let text: String = head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        text.trim().to_owned()
     }
 }
 

@@ -190,6 +190,8 @@ impl Outbox {
             return self.count_drop(u64::from(spans), SinkDrop::Refused);
         }
         let place = self.keep_on_disk(batch, now);
+        // It may have been made for another sink.
+        let body = body.filter(|_| self.sender.wants_otlp());
         let bytes = batch.frame.len() + body.as_ref().map_or(0, Bytes::len);
         // What is on disk need not take memory from what is not.
         let left = Reserved::left(settings) * if place.is_some() { 2 } else { 1 };

@@ -13,18 +13,20 @@ use spanring::record::Records;
 use spanring::settings::Settings;
 
 use crate::batch::{Encoder, TickClock};
+use crate::config_file::ConfigFile;
+use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
-use crate::flusher::Flusher;
+use crate::flusher::{Flusher, Parts};
 use crate::log;
 use crate::metrics::{
     self, Facts, HealthReport, Memory, Meter, Metrics, NAME_BYTES_MAX, SERIES_MAX, Timings, Watch,
 };
-use crate::otlp_sink::{OtlpOptions, OtlpSink};
+use crate::openai_sink::OpenAiOptions;
+use crate::otlp_sink::OtlpOptions;
 use crate::outlet::Source;
 use crate::scopes::Scopes;
-use crate::sender::{Courier, IoSource};
+use crate::sender::IoSource;
 use crate::sink::{InstanceId, Sink};
-use crate::spool::{Spool, SpoolOptions};
 use crate::stats::{PipelineStats, SinkStats};
 use crate::status::Status;
 
@@ -34,8 +36,6 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 const START_INTERVAL: Duration = Duration::from_millis(100);
 /// What a longer time-out comes down to.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// Length at which the spool begins its next segment.
-const SPOOL_SEGMENT_BYTES: u64 = 8 << 20;
 const WAKER: mio::Token = mio::Token(0);
 
 /// A running pipeline. Dropping it flushes and shuts it down, waiting up to five seconds.
@@ -188,11 +188,32 @@ impl Pipeline {
 
     /// Puts other settings in force while threads record. Those that are not live (see
     /// [`Settings::explain`]) keep their effect.
+    ///
+    /// To change single ones, use [`change_settings`](Self::change_settings), which loses no change of somebody else.
     pub fn reconfigure(&self, settings: Settings) {
-        log::set_level(settings.log_level);
-        self.shared.engine.reconfigure(&engine_options(&settings));
-        *lock(&self.shared.settings) = Arc::new(settings);
-        self.shared.engine.wake_now();
+        let Ok(()) = self.shared.change(|_| Ok::<_, std::convert::Infallible>(settings.clone()));
+    }
+
+    /// Changes settings while threads record: names and values as for [`Settings::with`]. All are in force for the next span, or none.
+    ///
+    /// ```
+    /// use spanring_exporter::{MemorySink, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder().sink(MemorySink::new()).build()?;
+    /// pipeline.change_settings([("batch_size", "50"), ("sampler", "always_off")])?;
+    /// assert_eq!(pipeline.settings().batch_size, 50);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::with`]. Nothing is changed then.
+    pub fn change_settings<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), String> {
+        let changes: Vec<_> = changes.into_iter().collect();
+        self.shared.change(|settings| settings.with(changes.iter().copied()))
     }
 
     /// Adds a sink: it gets the batches that are sealed from now on.
@@ -206,10 +227,23 @@ impl Pipeline {
     ///
     /// As [`PipelineBuilder::install`], for the options.
     pub fn add_otlp(&self, options: OtlpOptions) -> Result<(), StartError> {
+        self.add_destination(&Destination::Otlp(options))
+    }
+
+    /// Adds a sink that sends to OpenAI's trace ingest, as [`PipelineBuilder::openai`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipelineBuilder::install`], for the options.
+    pub fn add_openai(&self, options: OpenAiOptions) -> Result<(), StartError> {
+        self.add_destination(&Destination::OpenAi(options))
+    }
+
+    fn add_destination(&self, destination: &Destination) -> Result<(), StartError> {
         let settings = self.settings();
-        let spool = (options.name.clone(), options.spool_key());
-        add_spool(&mut lock(&self.shared.state).spools, &options, &settings)?;
-        let source = courier(options, &settings).inspect_err(|_| {
+        let spool = (destination.name().to_owned(), destination.spool_key());
+        destination.enter(&mut lock(&self.shared.state).spools, &settings)?;
+        let source = destination.courier(&settings).inspect_err(|_| {
             lock(&self.shared.state).spools.retain(|known| *known != spool);
         })?;
         self.shared.change_sinks(SinkChange::Add(source));
@@ -286,6 +320,31 @@ impl std::error::Error for Unfinished {}
 impl Shared {
     pub(crate) fn settings(&self) -> Arc<Settings> {
         lock(&self.settings).clone()
+    }
+
+    /// Puts in force what `change` makes of the settings. One change follows another, so that none is lost.
+    pub(crate) fn change<E>(
+        &self,
+        mut change: impl FnMut(&Settings) -> Result<Settings, E>,
+    ) -> Result<(), E> {
+        loop {
+            // Not under the lock, which is held for moments only: others may fork.
+            let before = self.settings();
+            let changed = Arc::new(change(&before)?);
+            let mut settings = lock(&self.settings);
+            if !Arc::ptr_eq(&settings, &before) {
+                continue;
+            }
+            // Equal ones may be made of something else.
+            *settings = changed.clone();
+            if changed != before {
+                log::set_level(changed.log_level);
+                self.engine.reconfigure(&engine_options(&changed));
+                drop(settings);
+                self.engine.wake_now();
+            }
+            return Ok(());
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -557,7 +616,7 @@ pub struct PipelineBuilder {
     service_name: Option<String>,
     attributes: Vec<(String, Value)>,
     sinks: Vec<Box<dyn Sink>>,
-    otlp: Vec<OtlpOptions>,
+    destinations: Vec<Destination>,
 }
 
 impl PipelineBuilder {
@@ -579,7 +638,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Adds a sink. Several work side by side. With `SPANRING_ENDPOINT` there is one that sends there, too. Without
+    /// Adds a sink. Several work side by side. With `SPANRING_ENDPOINT` and `SPANRING_OPENAI` there are those that send there, too. Without
     /// any sink in code, batches go to files in `SPANRING_DIR` if that is set.
     pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
@@ -588,7 +647,13 @@ impl PipelineBuilder {
 
     /// Adds a sink that sends spans as OTLP over HTTP, beside the one of `ENDPOINT` if that is set.
     pub fn otlp(mut self, options: OtlpOptions) -> Self {
-        self.otlp.push(options);
+        self.destinations.push(Destination::Otlp(options));
+        self
+    }
+
+    /// Adds a sink that sends spans to OpenAI's trace ingest, beside the one of `OPENAI` if that is set.
+    pub fn openai(mut self, options: OpenAiOptions) -> Self {
+        self.destinations.push(Destination::OpenAi(options));
         self
     }
 
@@ -625,26 +690,38 @@ impl PipelineBuilder {
             }
         };
         log::set_level(settings.log_level);
+        let mut config = settings.config.clone().map(ConfigFile::new);
+        let settings = match &mut config {
+            Some(file) => file.apply(&settings, false).map_or_else(
+                |problem| {
+                    log::error!("{problem}; none of it is in force, until it is mended");
+                    settings.clone()
+                },
+                |(changed, _)| changed,
+            ),
+            None => settings,
+        };
+        log::set_level(settings.log_level);
         for problem in settings.problems() {
             log::warning!("{problem}");
         }
-        if let Some(options) = OtlpOptions::from_settings(&settings) {
+        for destination in Destination::of_settings(&settings) {
             // The same receiver in code and in the settings is one sink, and the operator has the last word.
-            self.otlp.retain(|given| given.spool_key() != options.spool_key());
-            self.otlp.push(options);
+            self.destinations.retain(|given| given.spool_key() != destination.spool_key());
+            self.destinations.push(destination);
         }
         if self.sinks.is_empty() {
             match &settings.dir {
                 Some(dir) => self.sinks.push(Box::new(file_sink(dir, &settings)?)),
-                None if self.otlp.is_empty() => return Err(StartError::NoSink),
+                None if self.destinations.is_empty() => return Err(StartError::NoSink),
                 None => {}
             }
         }
         let mut sources: Vec<Source> = self.sinks.drain(..).map(Source::Sink).collect();
         let mut spools = Vec::new();
-        for options in self.otlp.drain(..) {
-            add_spool(&mut spools, &options, &settings)?;
-            sources.push(courier(options, &settings)?);
+        for destination in self.destinations.drain(..) {
+            destination.enter(&mut spools, &settings)?;
+            sources.push(destination.courier(&settings)?);
         }
         let encoder = Encoder::new().map_err(|error| StartError::Encoder(error.to_string()))?;
         let poll = mio::Poll::new().map_err(StartError::Events)?;
@@ -674,11 +751,13 @@ impl PipelineBuilder {
             meter: Mutex::new(meter),
             flusher_cpu: Mutex::default(),
         });
+        let is_watching = config.is_some();
         let registry = io.registry.try_clone();
         let status = crate::status::open(&shared.settings(), registry, engine);
         let has_status = status.is_some();
         lock(&shared.state).status = status.as_ref().map(Status::address);
-        let flusher = Flusher::new(shared.clone(), poll, io, status, sources, encoder, scopes);
+        let parts = Parts { poll, io, sinks: sources, encoder, scopes, status, config };
+        let flusher = Flusher::new(shared.clone(), parts);
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);
@@ -693,8 +772,8 @@ impl PipelineBuilder {
             }
         });
         crate::exit::register(&shared);
-        if has_status {
-            // Whoever asks is to be answered before the first span.
+        if is_watching || has_status {
+            // A file may turn on what it turned off, and whoever asks is to be answered, without any span.
             shared.start();
         }
         Ok(Pipeline { shared })
@@ -706,7 +785,7 @@ impl fmt::Debug for PipelineBuilder {
         f.debug_struct("PipelineBuilder")
             .field("settings", &self.settings)
             .field("sinks", &self.sinks.iter().map(|sink| sink.name()).collect::<Vec<_>>())
-            .field("otlp", &self.otlp)
+            .field("destinations", &self.destinations)
             .finish_non_exhaustive()
     }
 }
@@ -725,49 +804,6 @@ pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError
         ..FileSinkOptions::default()
     };
     FileSink::create(dir, options).map_err(StartError::Directory)
-}
-
-/// Enters the spool of a new sink, unless another sink of the pipeline has the same: each would deliver what the other
-/// left, with its own headers.
-fn add_spool(
-    spools: &mut Vec<(String, String)>,
-    options: &OtlpOptions,
-    settings: &Settings,
-) -> Result<(), StartError> {
-    if settings.dir.is_none() {
-        return Ok(());
-    }
-    let spool = (options.name.clone(), options.spool_key());
-    if spools.contains(&spool) {
-        return Err(StartError::Otlp(format!(
-            "two sinks are named {:?} and send to {}; with DIR each needs a name of its own, by which what waits on \
-             disk is found again",
-            options.name,
-            options.place()
-        )));
-    }
-    spools.push(spool);
-    Ok(())
-}
-
-/// The sender that `options` describe, with its spool if there is a directory.
-fn courier(options: OtlpOptions, settings: &Settings) -> Result<Source, StartError> {
-    let sender = OtlpSink::new(&options).map_err(StartError::Otlp)?;
-    let spool = match &settings.dir {
-        None => None,
-        Some(dir) => {
-            let options = SpoolOptions {
-                directory: dir.join("spool").join(options.spool_key()),
-                max_bytes: settings.spool_max_bytes,
-                max_age: settings.spool_max_age,
-                segment_max_bytes: SPOOL_SEGMENT_BYTES.min(settings.spool_max_bytes / 4),
-                fsync: settings.fsync,
-                clock: Arc::new(std::time::SystemTime::now),
-            };
-            Some(Spool::open(options).map_err(StartError::Directory)?)
-        }
-    };
-    Ok(Source::Sender(Box::new(Courier { sender: Box::new(sender), spool })))
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {
@@ -836,6 +872,8 @@ pub enum StartError {
     Directory(crate::segment::SegmentError),
     /// The endpoint, or a file that it needs, cannot be used; what is wrong and what to do.
     Otlp(String),
+    /// What is sent to OpenAI cannot be; what is wrong and what to do.
+    OpenAi(String),
     /// The compressor cannot be had.
     Encoder(String),
     /// The event queue cannot be had.
@@ -851,10 +889,10 @@ impl fmt::Display for StartError {
             ),
             StartError::NoSink => f.write_str(
                 "the pipeline has no sink; add one with `sink`, set SPANRING_ENDPOINT to a receiver of \
-                 OTLP, or SPANRING_DIR to a directory for local segments",
+                 OTLP, SPANRING_OPENAI to true with a key, or SPANRING_DIR to a directory for local segments",
             ),
             StartError::Directory(error) => write!(f, "{error}"),
-            StartError::Otlp(message) => f.write_str(message),
+            StartError::Otlp(message) | StartError::OpenAi(message) => f.write_str(message),
             StartError::Encoder(error) => write!(f, "the batch encoder cannot be made: {error}"),
             StartError::Events(error) => {
                 write!(f, "the flusher's event queue cannot be made: {error}; are file descriptors left?")

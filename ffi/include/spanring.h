@@ -314,6 +314,25 @@ const char *spanring_version(void);
 // `options` is NULL or readable, with everything that it points to.
 int32_t spanring_start(const spanring_options *options);
 
+// Changes settings while the pipeline runs, all or, with an error, none; they are in force for the next span. Names and values are as in
+// `spanring_options`; an empty value takes back what was given here. They win over the environment, and over the file that `CONFIG` names
+// until that says something new. Only settings that docs/settings.md calls live can be changed. Fork children have them, too.
+//
+// # Safety
+//
+// `settings` has `settings_len` settings, whose texts have so many bytes.
+int32_t spanring_settings_change(const spanring_setting *settings,
+                                 size_t settings_len);
+
+// Gives the settings in force as JSON, ended by a zero byte: for each its name, value (null for none), source, whether it is live, its default
+// and what it does. Secrets are not in it. `len` is as for `spanring_stats_json`.
+//
+// # Safety
+//
+// As for `spanring_stats_json`.
+int32_t spanring_settings_json(char *out,
+                               size_t *len);
+
 // Waits until everything recorded before is delivered or given up, at most so many nanoseconds. Blocks: a host with a lock of its own
 // around its code (as Python and Ruby have) gives it back meanwhile.
 int32_t spanring_flush(uint64_t timeout_nano);

@@ -8,6 +8,7 @@
 require "json"
 require "tmpdir"
 require "spanring"
+require "spanring/raaf"
 
 rounds = (ARGV.find { |argument| argument.match?(/\A\d+\z/) } || 101).to_i
 COUNT = 2000
@@ -20,6 +21,12 @@ def only_current
 ensure
   Thread.current[:bench] = before
 end
+
+class Traced
+  include Spanring::Traceable
+  trace_as :agent
+end
+TRACED = Traced.new
 
 CASES = {
   "an empty block" => -> { i = 0; while i < COUNT do 1.then { |s| }; i += 1 end },
@@ -35,8 +42,43 @@ CASES = {
       i += 1
     end
   end,
+  "spanring, with_tracing" => -> { i = 0; while i < COUNT do TRACED.with_tracing(:run) { |s| }; i += 1 end },
   "spanring, start_span and finish" => -> { i = 0; while i < COUNT do Spanring.start_span("db.query").finish; i += 1 end },
 }
+
+# A span as RAAF's Traceable hands it over; each time it is another one, and all are older than those that the processor still knows.
+class BenchSpan
+  IDS = Array.new(20_000) { |number| format("span_%032x", (number + 1) << 64 | number) }.freeze
+  attr_reader :trace_id, :parent_id, :name, :kind, :start_time, :end_time, :attributes, :events, :status
+
+  def initialize(kind, attributes)
+    @kind = kind
+    @attributes = attributes
+    @name = "run.workflow.#{kind}.Assistant"
+    @trace_id = "trace_#{"a" * 32}"
+    @parent_id = "span_#{"b" * 32}"
+    @start_time = Time.now.utc
+    @end_time = Time.now.utc
+    @events = []
+    @status = :ok
+    @next = 0
+  end
+
+  def span_id
+    @next = @next == IDS.size - 1 ? 0 : @next + 1
+    IDS[@next]
+  end
+end
+
+AGENT = { "component.type" => "agent", "component.name" => "RAAF::Agent", "agent.name" => "Assistant", "agent.model" => "gpt-4o", "agent.max_turns" => "3",
+          "agent.tools_count" => "3", "agent.handoffs_count" => "0", "agent.system_instructions" => "You are a helpful assistant. " * 8,
+          "result.type" => "RAAF::RunResult", "result.success" => true, "duration_ms" => 1.5, "success" => true }.freeze
+LLM = { "llm.request.model" => "gpt-4o", "llm.request.messages" => Array.new(4) { |number| { role: "user", content: "message #{number} " * 30 } },
+        "llm.response.content" => "An answer. " * 30, "llm.usage.input_tokens" => 1250, "llm.usage.output_tokens" => 342 }.freeze
+{ "bare" => [:custom, {}], "an agent, 12 attributes" => [:agent, AGENT], "an LLM call, 1.6 kB" => [:llm, LLM] }.each do |what, (kind, attributes)|
+  span = BenchSpan.new(kind, attributes)
+  CASES["RAAF's processor, #{what}"] = -> { i = 0; while i < COUNT do PROCESSOR.on_span_end(span); i += 1 end }
+end
 
 begin
   require "opentelemetry/sdk"
@@ -74,6 +116,7 @@ empty = []
 stats = allocated = nil
 Dir.mktmpdir do |place|
   Spanring.start(dir: place, max_spans: 1_000_000, max_bytes: "1GiB", log_level: :error, ignore_environment: true)
+  PROCESSOR = Spanring::RAAF::Processor.new
   (rounds + 1).times do |round|
     [[nil, loop_alone], *CASES].each do |name, body|
       begin_at = thread_time

@@ -13,6 +13,6 @@ Gem::Specification.new do |spec|
   spec.required_ruby_version = ">= 3.1"
   # The library inside is of one machine.
   spec.platform = Gem::Platform.local
-  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "ext/**/*.{c,rb}", "ext/spanring/prefix/{include/spanring.h,lib/libspanring.a}", "README.md"] }
+  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "ext/**/*.{c,h,rb}", "ext/spanring/prefix/{include/spanring.h,lib/libspanring.a}", "README.md"] }
   spec.extensions = ["ext/spanring/extconf.rb"]
 end

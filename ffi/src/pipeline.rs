@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use serde_json::json;
 use spanring::export::{FlushError, fork_generation};
 use spanring::settings::{Settings, SettingsBuilder};
 use spanring_exporter::{Pipeline, StartError, Unfinished, undisturbed};
 
+use crate::context::put_text;
 use crate::error::{
     Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_FORKED, SPANRING_ERROR_INTERNAL,
     SPANRING_ERROR_NOT_STARTED, SPANRING_ERROR_SHUT_DOWN, SPANRING_ERROR_START,
@@ -347,16 +349,8 @@ unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder,
     if options.flags & SPANRING_IGNORE_ENVIRONMENT != 0 {
         builder = builder.ignore_environment();
     }
-    if options.settings_len > 0 && options.settings.is_null() {
-        return Err(Error::null("settings"));
-    }
-    for index in 0..options.settings_len {
-        // SAFETY: the caller's promise.
-        let setting = unsafe { &*options.settings.add(index) };
-        // SAFETY: the caller's promise.
-        let name = unsafe { text(setting.name, setting.name_len, "a setting's name") }?;
-        // SAFETY: the caller's promise.
-        let value = unsafe { text(setting.value, setting.value_len, "a setting's value") }?;
+    // SAFETY: the caller's promise.
+    for (name, value) in unsafe { pairs(options.settings, options.settings_len) }? {
         if name == LANGUAGE {
             language = value.to_owned();
             continue;
@@ -366,6 +360,92 @@ unsafe fn settings(options: *const spanring_options) -> Result<(SettingsBuilder,
             .map_err(|why| Error::new(SPANRING_ERROR_ARGUMENT, format_args!("{why}")))?;
     }
     Ok((builder, language, options.flags))
+}
+
+/// Names and values.
+///
+/// # Safety
+///
+/// `settings` has `len` settings, whose texts have so many bytes, and all that stays so while it is used.
+unsafe fn pairs<'a>(
+    settings: *const spanring_setting,
+    len: usize,
+) -> Result<Vec<(&'a str, &'a str)>> {
+    if len > 0 && settings.is_null() {
+        return Err(Error::null("settings"));
+    }
+    let pair = |index| {
+        // SAFETY: as promised to us.
+        let setting = unsafe { &*settings.add(index) };
+        // SAFETY: as promised to us.
+        let name = unsafe { text(setting.name, setting.name_len, "a setting's name") }?;
+        // SAFETY: as promised to us.
+        let value = unsafe { text(setting.value, setting.value_len, "a setting's value") }?;
+        Ok((name, value))
+    };
+    (0..len).map(pair).collect()
+}
+
+/// Changes settings while the pipeline runs, all or, with an error, none; they are in force for the next span. Names and values are as in
+/// `spanring_options`; an empty value takes back what was given here. They win over the environment, and over the file that `CONFIG` names
+/// until that says something new. Only settings that docs/settings.md calls live can be changed. Fork children have them, too.
+///
+/// # Safety
+///
+/// `settings` has `settings_len` settings, whose texts have so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_settings_change(
+    settings: *const spanring_setting,
+    settings_len: usize,
+) -> i32 {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { pairs(settings, settings_len) }?;
+        let (pipeline, _) = running()?;
+        undisturbed(|| {
+            pipeline
+                .change_settings(pairs.iter().copied())
+                .map_err(|why| Error::new(SPANRING_ERROR_ARGUMENT, format_args!("{why}")))?;
+            if let Some(started) = &mut process().lock().started
+                && Arc::ptr_eq(&started.pipeline, &pipeline)
+                && let Ok(changed) = started.plan.settings.with(pairs.iter().copied())
+            {
+                started.plan.settings = changed;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Gives the settings in force as JSON, ended by a zero byte: for each its name, value (null for none), source, whether it is live, its default
+/// and what it does. Secrets are not in it. `len` is as for `spanring_stats_json`.
+///
+/// # Safety
+///
+/// As for `spanring_stats_json`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_settings_json(out: *mut c_char, len: *mut usize) -> i32 {
+    guarded(|| {
+        let (pipeline, _) = running()?;
+        let rows = pipeline.settings().explain();
+        let all: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "name": row.name,
+                    "value": row.value,
+                    "unit": row.unit,
+                    "source": row.source.to_string(),
+                    "live": row.live,
+                    "default": row.default,
+                    "allowed": row.allowed,
+                    "description": row.description,
+                })
+            })
+            .collect();
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&serde_json::Value::from(all).to_string(), out, len, "out") }
+    })
 }
 
 fn timeout(nanos: u64) -> Duration {

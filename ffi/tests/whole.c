@@ -167,6 +167,25 @@ int main(int count, char **arguments) {
     len = sizeof(json);
     ANSWERS(SPANRING_OK, spanring_health_json(json, &len));
     CHECK(strlen(json) == len && strstr(json, "\"tracing_enabled\":true"));
+
+    /* Settings that change meanwhile. */
+    spanring_setting changes[] = {{TEXT("sampler"), TEXT("always_off")}, {TEXT("BATCH_SIZE"), TEXT("9")}};
+    ANSWERS(SPANRING_OK, spanring_settings_change(changes, 2));
+    char settings[32768];
+    len = sizeof(settings);
+    ANSWERS(SPANRING_OK, spanring_settings_json(settings, &len));
+    CHECK(strlen(settings) == len && strstr(settings, "\"value\":\"9\"") && strstr(settings, "\"source\":\"live\""));
+    ANSWERS(SPANRING_OK, spanring_span_start(name, NULL, &child));
+    ANSWERS(SPANRING_OK, spanring_span_is_recording(&child, &recording));
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
+    CHECK(recording == 0);
+    changes[0].value_len = 0;
+    ANSWERS(SPANRING_OK, spanring_settings_change(changes, 1));
+    changes[1].name = "DIR", changes[1].name_len = 3;
+    ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_settings_change(changes, 2));
+    ANSWERS(SPANRING_ERROR_NULL, spanring_settings_change(NULL, 1));
+    ANSWERS(SPANRING_ERROR_BUFFER, (len = 1, spanring_settings_json(settings, &len)));
+
     ANSWERS(SPANRING_OK, spanring_after_fork_child());
     ANSWERS(SPANRING_OK, spanring_shutdown(SPANRING_FOREVER));
     return 0;

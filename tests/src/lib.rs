@@ -2,12 +2,14 @@
 //!
 //! [`ledger`] decodes what a pipeline sealed and holds it against what the pipeline says it did;
 //! [`sinks`] are sinks that a test steers; [`directory`] reads segments back; [`process`] runs helper
-//! programs; [`fork`] goes on in fork children; [`receiver`] and [`proxy`] are a receiver of OTLP and what lies before it. Nothing here waits for time to pass: what a test waits for tells it so.
+//! programs; [`fork`] goes on in fork children; [`receiver`] and [`proxy`] are a receiver of OTLP and what lies before it,
+//! [`ingest`] is OpenAI's. Nothing here waits for time to pass: what a test waits for tells it so.
 
 #![deny(unsafe_code)]
 
 pub mod directory;
 pub mod fork;
+pub mod ingest;
 pub mod ledger;
 pub mod process;
 pub mod proxy;

@@ -24,7 +24,10 @@ impl Process {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if ["SPANRING_", "RAAF_", "OTEL_"].iter().any(|prefix| text.starts_with(prefix)) {
+            if ["SPANRING_", "RAAF_", "OTEL_", "OPENAI_"]
+                .iter()
+                .any(|prefix| text.starts_with(prefix))
+            {
                 command.env_remove(&name);
             }
         }

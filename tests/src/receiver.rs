@@ -1,4 +1,5 @@
-//! A receiver of OTLP on loopback that a test steers: it answers as it is told, and remembers which spans it took.
+//! A receiver of spans on loopback that a test steers: it answers as it is told, and remembers which spans it took. It speaks
+//! OTLP, or what [`Receiver::taking`] is told.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -53,12 +54,15 @@ impl<T: Read + Write + Send> Stream for T {}
 
 type Behaviour = Box<dyn Fn(&Request) -> Answer + Send + Sync>;
 type Fault = Box<dyn Fn(&mut Connection<'_>) -> io::Result<()> + Send + Sync>;
+/// Reads a request's spans: the ID of each, and its attribute `number` if it has one.
+type Take = Box<dyn Fn(&Request) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> + Send + Sync>;
 type Wrap = Box<dyn Fn(TcpStream) -> Box<dyn Stream> + Send + Sync>;
 
 struct State {
     behaviour: Behaviour,
     /// What is done with connections instead, until it is healed.
     fault: Option<Fault>,
+    take: Take,
     /// What lies between a connection and HTTP.
     wrap: Wrap,
     healed: Mutex<bool>,
@@ -99,7 +103,20 @@ impl Receiver {
     ///
     /// If no port can be had.
     pub fn answering(behaviour: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        Self::run(Box::new(behaviour), None, Box::new(|stream| Box::new(stream)))
+        Self::taking(behaviour, otlp_spans)
+    }
+
+    /// Starts one that answers as `behaviour` says, and whose spans `take` reads from a request.
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub fn taking(
+        behaviour: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+        take: impl Fn(&Request) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> + Send + Sync + 'static,
+    ) -> Self {
+        let plain: Wrap = Box::new(|stream| Box::new(stream));
+        Self::run(Box::new(behaviour), Box::new(take), None, plain)
     }
 
     /// Starts one that does `fault` with every connection, and ends it then; from [`heal`](Self::heal) on new ones are
@@ -112,7 +129,8 @@ impl Receiver {
         fault: impl Fn(&mut Connection<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let takes_all = Box::new(|_: &Request| Answer::status(200));
-        Self::run(takes_all, Some(Box::new(fault)), Box::new(|stream| Box::new(stream)))
+        let plain: Wrap = Box::new(|stream| Box::new(stream));
+        Self::run(takes_all, Box::new(otlp_spans), Some(Box::new(fault)), plain)
     }
 
     /// Starts one that takes everything, and speaks HTTP over what `wrap` makes of a connection.
@@ -121,15 +139,17 @@ impl Receiver {
     ///
     /// If no port can be had.
     pub fn over(wrap: impl Fn(TcpStream) -> Box<dyn Stream> + Send + Sync + 'static) -> Self {
-        Self::run(Box::new(|_| Answer::status(200)), None, Box::new(wrap))
+        let takes_all = Box::new(|_: &Request| Answer::status(200));
+        Self::run(takes_all, Box::new(otlp_spans), None, Box::new(wrap))
     }
 
-    fn run(behaviour: Behaviour, fault: Option<Fault>, wrap: Wrap) -> Self {
+    fn run(behaviour: Behaviour, take: Take, fault: Option<Fault>, wrap: Wrap) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {
             behaviour,
             fault,
+            take,
             wrap,
             healed: Mutex::new(false),
             healing: Condvar::new(),
@@ -265,17 +285,12 @@ impl State {
     }
 
     fn take(&self, request: &Request) -> io::Result<()> {
-        let decoded = decode(request)?;
+        let taken = (self.take)(request)?;
         let mut came = self.spans();
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        for span in spans(&decoded) {
-            let number = span.attributes.iter().find(|attribute| attribute.key == "number");
-            if let Some(Value::IntValue(number)) =
-                number.and_then(|it| it.value.as_ref()?.value.clone())
-            {
-                numbers.insert(number as u64);
-            }
-            *came.entry(span.span_id.clone()).or_insert(0) += 1;
+        for (id, number) in taken {
+            numbers.extend(number);
+            *came.entry(id).or_insert(0) += 1;
         }
         drop((came, numbers));
         self.changed.notify_all();
@@ -422,12 +437,34 @@ impl Connection<'_> {
     }
 }
 
+fn otlp_spans(request: &Request) -> io::Result<Vec<(Vec<u8>, Option<u64>)>> {
+    let decoded = decode(request)?;
+    let read = |span: &opentelemetry_proto::tonic::trace::v1::Span| {
+        let number = span.attributes.iter().find(|attribute| attribute.key == "number");
+        let number = match number.and_then(|it| it.value.as_ref()?.value.clone()) {
+            Some(Value::IntValue(number)) => Some(number as u64),
+            _ => None,
+        };
+        (span.span_id.clone(), number)
+    };
+    Ok(spans(&decoded).map(read).collect())
+}
+
 /// What a request says, whatever its compression.
 ///
 /// # Errors
 ///
 /// If it is no OTLP.
 pub fn decode(request: &Request) -> io::Result<ExportTraceServiceRequest> {
+    ExportTraceServiceRequest::decode(&plain_body(request)?[..]).map_err(io::Error::other)
+}
+
+/// A request's body, whatever its compression.
+///
+/// # Errors
+///
+/// If it is not compressed as it says.
+pub fn plain_body(request: &Request) -> io::Result<Vec<u8>> {
     let encoding = request.headers.get("content-encoding").map(String::as_str);
     let mut plain = Vec::new();
     match encoding {
@@ -438,7 +475,7 @@ pub fn decode(request: &Request) -> io::Result<ExportTraceServiceRequest> {
         Some("zstd") => plain = zstd::decode_all(&request.body[..])?,
         Some(other) => return Err(io::Error::other(format!("content-encoding {other}"))),
     }
-    ExportTraceServiceRequest::decode(&plain[..]).map_err(io::Error::other)
+    Ok(plain)
 }
 
 /// The spans of a request.

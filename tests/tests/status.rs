@@ -16,6 +16,7 @@ const ANY_PORT: SocketAddr =
 
 fn pipeline() -> (Pipeline, SocketAddr) {
     let settings = settings().status_address(ANY_PORT).headers([("api-key", "very-secret")]);
+    let settings = settings.text("OPENAI_API_KEY", "sk-very-secret").unwrap();
     let builder = Pipeline::builder().settings(settings.build());
     let pipeline = builder.sink(MemorySink::new()).build().unwrap();
     let address = pipeline.status_address().expect("loopback has a free port");

@@ -58,15 +58,19 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Runs the command: settings of the environment that cannot be used are problems.
+/// Runs the command: settings of the environment, or of the file that `CONFIG` names, that cannot be used are problems.
 ///
 /// # Errors
 ///
 /// What `out` answers.
 pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
-    let settings = Settings::builder().build();
-    let rows = settings.explain();
+    let mut settings = Settings::builder().build();
     let mut problems = Problems::default();
+    match spanring_exporter::with_config_file(&settings) {
+        Ok((changed, _)) => settings = changed,
+        Err(problem) => problems.report(&format_args!("{problem}; none of it would be in force")),
+    }
+    let rows = settings.explain();
     if args.json {
         let report = Report {
             settings: rows.iter().map(Setting::new).collect(),

@@ -85,6 +85,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut settings = Settings::builder().service_name("shop").build();
     settings.dir = Some(dir.path.clone());
     settings.endpoint = None;
+    settings.openai = false;
     keep_everything(&mut settings);
     if args.status {
         settings.status_address.get_or_insert(SocketAddr::from(([127, 0, 0, 1], 0)));

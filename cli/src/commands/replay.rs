@@ -25,7 +25,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Spans get new IDs; times, names, kinds, attributes, events, links, statuses, parents, scopes and
 /// resources are those of the recording. Settings come from the environment (SPANRING_BATCH_SIZE,
 /// SPANRING_MAX_SPANS, SPANRING_COMPRESSION_LEVEL, ...), except for limits of attributes, events and
-/// links, the sampler, DISABLED, DIR and ENDPOINT: everything recorded is recorded again. RETENTION_BYTES has
+/// links, the sampler, DISABLED, DIR, ENDPOINT and OPENAI: everything recorded is recorded again. RETENTION_BYTES has
 /// no effect unless it is set. All FILEs together are held in memory.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -139,6 +139,7 @@ fn settings(args: &Args, endpoint: Option<String>) -> Settings {
     let mut settings = Settings::builder().build();
     settings.dir.clone_from(&args.dir);
     settings.endpoint = endpoint;
+    settings.openai = false;
     settings.disabled = false;
     settings.sampler = SamplerSetting::default();
     settings.attribute_value_length_limit = None;

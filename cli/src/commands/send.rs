@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use spanring::Settings;
-use spanring_exporter::{Forwarder, OtlpOptions, SinkStats};
+use spanring_exporter::{Forwarder, OpenAiOptions, OtlpOptions, SinkStats};
 
 use super::{Outcome, Problems, read_batches};
 use crate::progress::Progress;
 
-/// Sends the spans of segments or of OTLP/JSON files to a receiver of OTLP over HTTP.
+/// Sends the spans of segments or of OTLP/JSON files to a receiver of OTLP over HTTP, or to OpenAI's trace ingest.
 ///
 /// What the receiver cannot take now is sent again, for MAX_BATCH_WAIT (30 s) at most, each batch by itself. Settings come from the
 /// environment: SPANRING_HEADERS, SPANRING_COMPRESSION, SPANRING_TIMEOUT, SPANRING_CERTIFICATE, ... or
@@ -27,6 +27,9 @@ pub struct Args {
     /// Where to; SPANRING_ENDPOINT by default. Without a path, /v1/traces is added
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// To OpenAI's trace ingest instead, with SPANRING_OPENAI_API_KEY or OPENAI_API_KEY
+    #[arg(long, conflicts_with = "endpoint")]
+    pub openai: bool,
     /// A file that remembers what was delivered: run again with it to go on where it ended
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
@@ -70,6 +73,29 @@ pub(super) fn options(given: Option<&str>) -> Result<(OtlpOptions, Settings), St
     Ok((options, settings))
 }
 
+/// What is ready to send where `args` say.
+///
+/// # Errors
+///
+/// What is wrong, and what to do.
+fn forwarder(args: &Args) -> Result<Forwarder, String> {
+    let ready = if args.openai {
+        let mut settings = Settings::builder().build();
+        // The argument says it as well as the setting.
+        settings.openai = true;
+        for problem in settings.problems().iter().filter(|it| !it.name.ends_with("OPENAI")) {
+            Problems::default().note(problem);
+        }
+        let options = OpenAiOptions::from_settings(&settings)
+            .ok_or("there is no key; set SPANRING_OPENAI_API_KEY or OPENAI_API_KEY")?;
+        Forwarder::openai(options, settings)
+    } else {
+        let (options, settings) = options(args.endpoint.as_deref())?;
+        Forwarder::new(options, settings)
+    };
+    ready.map_err(|error| error.to_string())
+}
+
 /// A URL with its path.
 ///
 /// # Errors
@@ -95,10 +121,8 @@ pub(super) fn endpoint(given: &str) -> Result<String, String> {
 /// What `out` answers. Problems with the input or the receiver are reported instead.
 pub fn run(args: &Args, out: &mut impl Write) -> io::Result<Outcome> {
     let mut problems = Problems::default();
-    let ready = options(args.endpoint.as_deref()).and_then(|(options, settings)| {
-        Forwarder::new(options, settings).map_err(|error| error.to_string())
-    });
-    let (mut forwarder, mut memory) = match (ready, Memory::open(args.resume.as_deref())) {
+    let (mut forwarder, mut memory) = match (forwarder(args), Memory::open(args.resume.as_deref()))
+    {
         (Ok(forwarder), Ok(memory)) => (forwarder, memory),
         (Err(error), _) | (_, Err(error)) => {
             problems.report(&error);

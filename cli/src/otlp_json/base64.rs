@@ -1,22 +1,7 @@
 //! Base64 as protobuf's JSON uses it: written in the standard alphabet with padding, read in the
 //! standard or the URL-safe alphabet, padded or not.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Encodes `bytes`.
-pub(super) fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(group);
-        for at in 0..4 {
-            let sextet = bits >> (18 - 6 * at) & 0x3f;
-            text.push(if at <= chunk.len() { char::from(ALPHABET[sextet as usize]) } else { '=' });
-        }
-    }
-    text
-}
+pub(super) use spanring_exporter::render::base64 as encode;
 
 /// Decodes `text`; says what is wrong with it otherwise.
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, String> {

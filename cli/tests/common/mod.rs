@@ -29,7 +29,7 @@ pub(crate) fn data_files(names: &[&str]) -> Vec<PathBuf> {
 pub(crate) fn spanring() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spanring"));
     for (name, _) in std::env::vars_os() {
-        let known = ["SPANRING_", "OTEL_", "RAAF_"];
+        let known = ["SPANRING_", "OTEL_", "RAAF_", "OPENAI_"];
         if known.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }

@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Preset, Propagator, Source};
+use super::choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
+use super::layers::Layers;
 use super::parse::{Data, Dialect, Kind, Parsed, unique};
 use super::problem::{Problem, nearest, quote};
 use super::row::{PREFIX, Row};
@@ -91,10 +92,13 @@ impl SettingsBuilder {
         compression: impl Into<String>,
         timeout: Duration,
         pool_size: usize,
+        openai: bool,
+        openai_base_url: impl Into<String>,
         spool_max_bytes: u64,
         spool_max_age: Duration,
         compression_level: i32,
         disabled: bool,
+        capture_content: bool,
         log_level: LogLevel,
         service_name: impl Into<String>,
         attribute_count_limit: u32,
@@ -119,25 +123,9 @@ impl SettingsBuilder {
     ///
     /// If there is no such setting, or the value cannot be used; in words, without a value that may be secret.
     pub fn text(mut self, name: &str, value: &str) -> Result<Self, String> {
-        let row = TABLE.iter().find(|row| row.suffix.eq_ignore_ascii_case(name));
-        let row = row.ok_or_else(|| {
-            let names = TABLE.iter().map(|row| row.suffix);
-            match nearest(&name.to_ascii_uppercase(), names) {
-                Some(near) => {
-                    format!("there is no setting {}; is {near} meant?", quote(name.as_ref()))
-                }
-                None => format!("there is no setting {}", quote(name.as_ref())),
-            }
-        })?;
-        let parsed = row.parse(value.as_ref(), Dialect::Own, self.code.sampler).map_err(|why| {
-            format!(
-                "{}={} {why}; allowed: {}",
-                row.suffix,
-                row.quote(value.as_ref()),
-                row.allowed()
-            )
-        })?;
-        (row.access.set)(&mut self.code, parsed.data);
+        let (index, data) = parse_text(name, value, self.code.sampler)?;
+        let row = &TABLE[index];
+        (row.access.set)(&mut self.code, data);
         Ok(self.mark(row.access.field))
     }
 
@@ -145,6 +133,12 @@ impl SettingsBuilder {
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.code.dir = Some(dir.into());
         self.mark("dir")
+    }
+
+    /// Sets [`Settings::config`].
+    pub fn config(mut self, file: impl Into<PathBuf>) -> Self {
+        self.code.config = Some(file.into());
+        self.mark("config")
     }
 
     /// Sets [`Settings::endpoint`]; without a path, `/v1/traces` is added.
@@ -187,6 +181,24 @@ impl SettingsBuilder {
     pub fn client_key(mut self, file: impl Into<PathBuf>) -> Self {
         self.code.client_key = Some(file.into());
         self.mark("client_key")
+    }
+
+    /// Sets [`Settings::openai_api_key`].
+    pub fn openai_api_key(mut self, key: impl Into<String>) -> Self {
+        self.code.openai_api_key = Some(Secret(key.into()));
+        self.mark("openai_api_key")
+    }
+
+    /// Sets [`Settings::openai_org_id`].
+    pub fn openai_org_id(mut self, id: impl Into<String>) -> Self {
+        self.code.openai_org_id = Some(id.into());
+        self.mark("openai_org_id")
+    }
+
+    /// Sets [`Settings::openai_project_id`].
+    pub fn openai_project_id(mut self, id: impl Into<String>) -> Self {
+        self.code.openai_project_id = Some(id.into());
+        self.mark("openai_project_id")
     }
 
     /// Sets [`Settings::sampler`] together with its argument.
@@ -269,22 +281,41 @@ impl SettingsBuilder {
         self.resolve(&|name| variables.get(OsStr::new(name)).cloned(), &ours)
     }
 
-    fn resolve(&self, lookup: Lookup<'_>, ours: &[String]) -> Settings {
+    fn resolve(self, lookup: Lookup<'_>, ours: &[String]) -> Settings {
+        let names = TABLE.iter().flat_map(Row::names).map(|name| name.text.into_owned());
+        let found = names.filter_map(|name| lookup(&name).map(|value| (name, value)));
+        let variables: HashMap<String, OsString> = found.collect();
+        let layers = Some(Layers::new(self, variables));
+        Settings { layers, ..Settings::blank() }.resolved(ours)
+    }
+}
+
+impl Settings {
+    /// Decides every row anew, from these settings' layers; `ours` are variables that begin as our own do.
+    pub(super) fn resolved(self, ours: &[String]) -> Settings {
+        let Some(layers) = self.layers else { return self };
+        let lookup = |name: &str| layers.variables.get(name).cloned();
         let mut settings = Settings::blank();
         let mut reports = Vec::new();
-        for row in TABLE {
-            let (data, source) = self.decide(row, &settings, lookup, &mut reports);
+        for (index, row) in TABLE.iter().enumerate() {
+            let given = layers.given(index, settings.sampler);
+            let (data, source) = given
+                .unwrap_or_else(|| layers.builder.decide(row, &settings, &lookup, &mut reports));
             (row.access.set)(&mut settings, data);
             settings.sources.push(source);
         }
         settings.fit_together(&mut reports);
+        settings.need_key(&mut reports);
         settings.name_service(&mut reports);
         settings.problems = ours.iter().filter_map(|name| unknown(name)).collect();
         let known = reports.into_iter().map(|report| report.finish(&settings));
         settings.problems.extend(known.collect::<Vec<_>>());
+        settings.layers = Some(layers);
         settings
     }
+}
 
+impl SettingsBuilder {
     /// The value of one row and its source; `settings` holds the rows before it.
     fn decide(
         &self,
@@ -296,6 +327,10 @@ impl SettingsBuilder {
         let argument = ArgumentOf::row(row, settings, reports);
         for name in row.names() {
             let Some(raw) = lookup(&name.text).filter(|raw| !is_blank(raw)) else { continue };
+            let source = Source::Variable(name.text.to_string());
+            if !argument.may_come_from(&source) {
+                continue;
+            }
             let parsed = match argument {
                 ArgumentOf::Refused => Err(ARGUMENT_OF_REFUSED.to_owned()),
                 _ => row.parse(&raw, name.dialect, settings.sampler),
@@ -309,7 +344,7 @@ impl SettingsBuilder {
             match parsed {
                 Ok(parsed) => {
                     reports.extend(parsed.remark.map(report));
-                    return (parsed.data, Source::Variable(name.text.into_owned()));
+                    return (parsed.data, source);
                 }
                 Err(why) => reports.push(report(why)),
             }
@@ -425,6 +460,22 @@ impl Settings {
         if value <= most {
             return;
         }
+        let why = format!("is more than {by} allows, which is {most} {unit}");
+        self.limit(index, &value.to_string(), by, why, reports);
+        (row.access.set)(self, Data::Integer(most));
+    }
+
+    /// Says that a value is not what somebody set, if somebody did, because of the setting `by`.
+    fn limit(
+        &mut self,
+        index: usize,
+        value: &str,
+        by: &'static str,
+        why: String,
+        reports: &mut Vec<Report>,
+    ) {
+        let row = &TABLE[index];
+        let field = row.access.field;
         let source = std::mem::replace(&mut self.sources[index], Source::LimitedBy(by));
         if source != Source::Default {
             let name = match &source {
@@ -432,10 +483,21 @@ impl Settings {
                 _ => field.to_owned(),
             };
             let what = format!("{field} of {value} ({source})");
-            let why = format!("is more than {by} allows, which is {most} {unit}");
             reports.push(Report { row, name, what, why });
         }
-        (row.access.set)(self, Data::Integer(most));
+    }
+
+    /// Without a key nothing can be sent to OpenAI, which is said here and not by every answer.
+    fn need_key(&mut self, reports: &mut Vec<Report>) {
+        if let Some(index) = row_index("openai")
+            && self.openai
+            && self.openai_api_key.is_none()
+        {
+            self.openai = false;
+            let why = "needs a key, and there is none, so nothing is sent to OpenAI: set \
+                SPANRING_OPENAI_API_KEY or OPENAI_API_KEY";
+            self.limit(index, "true", "OPENAI_API_KEY", why.to_owned(), reports);
+        }
     }
 
     /// Takes the service's name from the resource attributes if they come from a higher layer, and
@@ -472,6 +534,42 @@ impl Settings {
             };
         }
     }
+}
+
+/// The row of the setting `name`.
+///
+/// # Errors
+///
+/// If there is none, in words.
+pub(super) fn row_named(name: &str) -> Result<usize, String> {
+    let row = TABLE.iter().position(|row| row.suffix.eq_ignore_ascii_case(name));
+    row.ok_or_else(|| {
+        let names = TABLE.iter().map(|row| row.suffix);
+        match nearest(&name.to_ascii_uppercase(), names) {
+            Some(near) => {
+                format!("there is no setting {}; is {near} meant?", quote(name.as_ref()))
+            }
+            None => format!("there is no setting {}", quote(name.as_ref())),
+        }
+    })
+}
+
+/// The row of the setting `name`, and what `value` says by our own rules; `sampler` is the one in force, for its argument.
+///
+/// # Errors
+///
+/// If there is no such setting, or the value cannot be used; in words, without a value that may be secret.
+pub(super) fn parse_text(
+    name: &str,
+    value: &str,
+    sampler: SamplerSetting,
+) -> Result<(usize, Data), String> {
+    let index = row_named(name)?;
+    let row = &TABLE[index];
+    let parsed = row.parse(value.as_ref(), Dialect::Own, sampler).map_err(|why| {
+        format!("{}={} {why}; allowed: {}", row.suffix, row.quote(value.as_ref()), row.allowed())
+    })?;
+    Ok((index, parsed.data))
 }
 
 /// Whether a variable counts as unset.

@@ -101,6 +101,16 @@ impl std::ops::Deref for Headers {
     }
 }
 
+/// A value that nothing shows: [`Debug`](fmt::Debug) leaves it out.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// Where the value of a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +123,13 @@ pub enum Source {
     Code,
     /// The environment variable of this name.
     Variable(String),
+    /// This line of the file that `CONFIG` names.
+    File {
+        /// Counted from 1.
+        line: u32,
+    },
+    /// [`Settings::with`](super::Settings::with), while the program runs.
+    Live,
     /// A larger value was lowered to what another setting, named here by its suffix, allows.
     LimitedBy(&'static str),
 }
@@ -125,6 +142,8 @@ impl Source {
             Source::Preset(_) => 1,
             Source::Code => 2,
             Source::Variable(_) => 3,
+            // Of these two the later one wins, and there is only one of them.
+            Source::File { .. } | Source::Live => 4,
         }
     }
 }
@@ -136,6 +155,8 @@ impl fmt::Display for Source {
             Source::Preset(preset) => write!(f, "preset {preset}"),
             Source::Code => f.write_str("code"),
             Source::Variable(name) => f.write_str(name),
+            Source::File { line } => write!(f, "CONFIG, line {line}"),
+            Source::Live => f.write_str("live"),
             Source::LimitedBy(suffix) => write!(f, "limited by {suffix}"),
         }
     }

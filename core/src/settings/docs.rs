@@ -23,7 +23,9 @@ The latest of these layers that has a valid value wins:
 2. the preset, if one is chosen;
 3. code (`SettingsBuilder`);
 4. the environment, unless code called `ignore_environment`; among several variables of one setting
-   `SPANRING_X` wins over `RAAF_TRACE_X`, that over OpenTelemetry's names, and those over others.
+   `SPANRING_X` wins over `RAAF_TRACE_X`, that over OpenTelemetry's names, and those over others;
+5. what changes while the program runs: the file that `CONFIG` names, and live calls. Of these the later one wins; the file is
+   later only for settings about which it says something new.
 
 An empty variable counts as unset. A value that cannot be used is reported once, with what is used instead, and
 the next variable or lower layer decides. A variable that begins with `SPANRING_` and is not listed here is
@@ -37,6 +39,20 @@ the engine runs.
 ";
 
 const TAIL: &str = "
+## The file
+
+`CONFIG` names a TOML file with settings under their names in lower case:
+
+```toml
+sampler = \"parentbased_traceidratio\"
+sampler_arg = 0.1
+batch_size = 200
+```
+
+It is read when the pipeline starts, and again whenever it changes; what changed is in force for the next span. A file with anything wrong in it is
+refused whole, with the line: the settings stay as they are. Of settings that are not *live*, a change counts from the next start, which is said. A
+setting that is taken out of the file falls back to what code and environment say. To replace a file whole, write another one beside it and rename it.
+
 ## Samplers
 
 | sampler | records | `SAMPLER_ARG` |
@@ -55,7 +71,8 @@ that sampler.
 
 `MAX_SPANS` spans of the smallest size (64 bytes) must fit in `MAX_BYTES`, `BATCH_SIZE` must not exceed
 `MAX_SPANS`, nor `SEGMENT_MAX_BYTES` `RETENTION_BYTES`. What is too large is lowered. That is reported if somebody
-had set it; a default is lowered silently, and `spanring config` shows by what.
+had set it; a default is lowered silently, and `spanring config` shows by what. `OPENAI` without `OPENAI_API_KEY` is
+off, and that is reported, too.
 ";
 
 fn page() -> String {

@@ -67,7 +67,7 @@ impl Row {
     /// `value`, but a query of a URL, which may hold a key, is not shown. Nor is what stands behind the scheme if
     /// there is an `@`, as with a password: where it begins and ends cannot be told.
     fn without_secret(&self, mut value: String) -> String {
-        if !matches!(self.kind, Kind::Endpoint) {
+        if !matches!(self.kind, Kind::Endpoint | Kind::BaseUrl) {
             return value;
         }
         let secret = match value.find("://").filter(|_| value.contains('@')) {

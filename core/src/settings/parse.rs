@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Preset, Propagator};
+use super::choice::{Headers, LogLevel, Preset, Propagator, Secret};
 use super::sampler::{RootSampler, SamplerSetting};
 
 /// Bytes of a value that is looked at; a longer one is refused.
@@ -44,6 +44,8 @@ pub(super) enum Data {
     Attributes(Vec<(String, String)>),
     /// Rendered without the values, which may be secret.
     Headers(Headers),
+    /// Rendered as that there is one.
+    Secret(Secret),
 }
 
 /// What values a setting takes.
@@ -78,6 +80,12 @@ pub(super) enum Kind {
     /// Where spans are sent to; what lacks a path gets OTLP's.
     Endpoint,
     Headers,
+    /// A URL to which paths are added.
+    BaseUrl,
+    /// What a header may have as its value.
+    HeaderValue,
+    /// The same, and nothing may show it.
+    Secret,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -142,6 +150,9 @@ impl Kind {
             Kind::Attributes => Data::Attributes(attributes(text)?).into(),
             Kind::Endpoint => Data::Text(endpoint(text, dialect)?).into(),
             Kind::Headers => Data::Headers(Headers(attributes(text)?)).into(),
+            Kind::BaseUrl => Data::Text(base_url(text)?).into(),
+            Kind::HeaderValue => Data::Text(text.to_owned()).into(),
+            Kind::Secret => Data::Secret(Secret(text.to_owned())).into(),
             Kind::Word(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
                 Data::Text(word.ok_or("is not one of the words")?.to_string()).into()
@@ -172,6 +183,10 @@ impl Kind {
             (Kind::Attributes, Data::Attributes(list)) => return check_attributes(list),
             (Kind::Headers, Data::Headers(list)) => return check_headers(list),
             (Kind::Endpoint, Data::Text(text)) => return endpoint(text, Dialect::Own).map(|_| ()),
+            (Kind::BaseUrl, Data::Text(text)) => return base_url(text).map(|_| ()),
+            (Kind::HeaderValue, Data::Text(text)) | (Kind::Secret, Data::Secret(Secret(text))) => {
+                return check_header_value(text);
+            }
             (Kind::Word(words), Data::Text(text)) => words.contains(&text.as_str()),
             (Kind::SamplerArgument, Data::Root(root)) => {
                 return SamplerSetting { parent_based: false, root: *root }.check();
@@ -210,6 +225,12 @@ impl Kind {
                 credentials not here but in HEADERS"
                 .to_owned(),
             Kind::Headers => "name=value,… percent-encoded".to_owned(),
+            Kind::BaseUrl => {
+                "http://HOST[:PORT][/PATH], https://…, unix:///SOCKET[:/PATH]".to_owned()
+            }
+            Kind::HeaderValue | Kind::Secret => {
+                format!("up to {TEXT_BYTES_MAX} visible ASCII characters")
+            }
             Kind::Word(words) => words.join(", "),
         }
     }
@@ -245,6 +266,7 @@ impl Data {
             Data::Propagators(list) => {
                 Some(list.iter().map(|one| one.name()).collect::<Vec<_>>().join(","))
             }
+            Data::Secret(_) => Some("***".to_owned()),
             Data::Headers(list) if list.is_empty() => None,
             Data::Headers(list) => Some(
                 list.iter().map(|(name, _)| format!("{name}=***")).collect::<Vec<_>>().join(","),
@@ -480,6 +502,26 @@ fn with_path(path: &str, add: &str, dialect: Dialect) -> String {
         Dialect::Own if path.is_empty() || path == "/" => format!("/{add}"),
         _ if path.is_empty() => "/".to_owned(),
         _ => path.to_owned(),
+    }
+}
+
+/// A URL without a query, and without a slash at its end.
+fn base_url(text: &str) -> Result<String, String> {
+    if text.contains('?') {
+        return Err("has a query (?)".to_owned());
+    }
+    let url = endpoint(text, Dialect::OpenTelemetry)?;
+    Ok(url.trim_end_matches('/').trim_end_matches(':').to_owned())
+}
+
+fn check_header_value(text: &str) -> Result<(), String> {
+    match text {
+        "" => Err("is empty".to_owned()),
+        _ if text.len() > TEXT_BYTES_MAX => Err(format!("is longer than {TEXT_BYTES_MAX} bytes")),
+        _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err("has a character that no header may have, or a space".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 

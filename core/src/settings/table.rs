@@ -42,6 +42,15 @@ pub(super) static TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        suffix: "CONFIG",
+        kind: Kind::Path,
+        access: optional!(Path, config),
+        unset: Some("no file"),
+        live: false,
+        description: "A TOML file with settings, read at the start and whenever it changes; it wins over code and environment.",
+        ..ROW
+    },
+    Row {
         suffix: "MAX_SPANS",
         kind: Kind::Integer { min: 16, max: 1 << 24, unit: "spans" },
         access: integer!(max_spans),
@@ -255,12 +264,60 @@ pub(super) static TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        suffix: "OPENAI",
+        kind: Kind::Switch,
+        access: plain!(Switch, openai),
+        default: "false",
+        live: false,
+        description: "Whether spans are sent to OpenAI's trace ingest; docs/openai.md says as what.",
+        ..ROW
+    },
+    Row {
+        suffix: "OPENAI_BASE_URL",
+        kind: Kind::BaseUrl,
+        access: text!(openai_base_url),
+        default: "https://api.openai.com/v1",
+        live: false,
+        description: "Where OpenAI's API is. The variable OPENAI_BASE_URL does not count: applications set it to proxies of models.",
+        ..ROW
+    },
+    Row {
+        suffix: "OPENAI_API_KEY",
+        kind: Kind::Secret,
+        access: optional!(Secret, openai_api_key),
+        unset: Some("nothing is sent to OpenAI"),
+        aliases: &["OPENAI_API_KEY"],
+        live: false,
+        description: "The key for OpenAI's API; it is shown nowhere.",
+        ..ROW
+    },
+    Row {
+        suffix: "OPENAI_ORG_ID",
+        kind: Kind::HeaderValue,
+        access: optional!(Text, openai_org_id),
+        unset: Some("the key's own"),
+        aliases: &["OPENAI_ORG_ID"],
+        live: false,
+        description: "The organization that requests to OpenAI name.",
+        ..ROW
+    },
+    Row {
+        suffix: "OPENAI_PROJECT_ID",
+        kind: Kind::HeaderValue,
+        access: optional!(Text, openai_project_id),
+        unset: Some("the key's own"),
+        aliases: &["OPENAI_PROJECT_ID"],
+        live: false,
+        description: "The project that requests to OpenAI name.",
+        ..ROW
+    },
+    Row {
         suffix: "SPOOL_MAX_BYTES",
         kind: Kind::Bytes { min: 64 << 10, max: 1 << 50 },
         access: integer!(spool_max_bytes),
         default: "256MiB",
         live: false,
-        description: "What batches for ENDPOINT may take below DIR; the oldest are dropped and counted.",
+        description: "What batches for one receiver may take below DIR; the oldest are dropped and counted.",
         ..ROW
     },
     Row {
@@ -269,7 +326,7 @@ pub(super) static TABLE: &[Row] = &[
         access: plain!(Duration, spool_max_age),
         default: "86400",
         live: false,
-        description: "How long a batch for ENDPOINT is kept below DIR; then it is dropped and counted.",
+        description: "How long a batch for a receiver is kept below DIR; then it is dropped and counted.",
         ..ROW
     },
     Row {
@@ -326,6 +383,15 @@ pub(super) static TABLE: &[Row] = &[
         otel: &["OTEL_SDK_DISABLED"],
         aliases: &["RAAF_DISABLE_TRACING"],
         description: "Whether nothing is recorded at all.",
+        ..ROW
+    },
+    Row {
+        suffix: "CAPTURE_CONTENT",
+        kind: Kind::Switch,
+        access: plain!(Switch, capture_content),
+        default: "true",
+        live: false,
+        description: "Whether integrations for AI frameworks record prompts, completions, and what tools take and give.",
         ..ROW
     },
     Row {

@@ -1,6 +1,7 @@
 //! What holds for every row of the table, and what holds for single settings. No test touches the
 //! process's environment: variables are handed to the builder.
 
+mod changes;
 mod oracle;
 mod rows;
 mod rules;

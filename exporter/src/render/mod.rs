@@ -2,12 +2,14 @@
 //!
 //! Names and values come from anywhere, so what could steer a terminal is escaped before it is shown.
 
+mod base64;
 mod units;
 
 use std::io::{self, Write};
 
 use spanring::{SpanKind, Value};
 
+pub use base64::base64;
 pub use units::{duration, timestamp};
 
 /// `text` with everything escaped that is not printable: control characters, line breaks, changes of

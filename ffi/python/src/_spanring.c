@@ -1790,6 +1790,26 @@ static PyObject *scope(PyObject *Py_UNUSED(module), PyObject *args) {
     return code == SPANRING_OK ? PyLong_FromUnsignedLong(number) : raise_error(code);
 }
 
+/* A list of (name, value); NULL with an exception. Given back with PyMem_Free, while the list has the texts. */
+static spanring_setting *settings_of(PyObject *pairs) {
+    Py_ssize_t count = PyList_GET_SIZE(pairs);
+    spanring_setting *settings = PyMem_Malloc(((size_t)count + 1) * sizeof(*settings));
+    if (settings == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t index = 0; index < count; index++) {
+        Py_ssize_t name_len = 0, value_len = 0;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(pairs, index), "s#s#", &settings[index].name, &name_len, &settings[index].value, &value_len)) {
+            PyMem_Free(settings);
+            return NULL;
+        }
+        settings[index].name_len = (size_t)name_len;
+        settings[index].value_len = (size_t)value_len;
+    }
+    return settings;
+}
+
 /* start([(name, value)], flags) */
 static PyObject *start(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *pairs;
@@ -1797,27 +1817,32 @@ static PyObject *start(PyObject *Py_UNUSED(module), PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!I", &PyList_Type, &pairs, &flags)) {
         return NULL;
     }
-    Py_ssize_t count = PyList_GET_SIZE(pairs);
-    spanring_setting *settings = PyMem_Malloc(((size_t)count + 1) * sizeof(*settings));
+    spanring_setting *settings = settings_of(pairs);
     if (settings == NULL) {
-        return PyErr_NoMemory();
-    }
-    int32_t code = SPANRING_OK;
-    bool is_usable = true;
-    for (Py_ssize_t index = 0; index < count && is_usable; index++) {
-        Py_ssize_t name_len = 0, value_len = 0;
-        is_usable = PyArg_ParseTuple(PyList_GET_ITEM(pairs, index), "s#s#", &settings[index].name, &name_len, &settings[index].value, &value_len);
-        settings[index].name_len = (size_t)name_len;
-        settings[index].value_len = (size_t)value_len;
-    }
-    if (is_usable) {
-        spanring_options options = {.size = sizeof(options), .settings = settings, .settings_len = (size_t)count, .flags = flags};
-        code = spanring_start(&options);
-    }
-    PyMem_Free(settings);
-    if (!is_usable) {
         return NULL;
     }
+    spanring_options options = {
+        .size = sizeof(options), .settings = settings, .settings_len = (size_t)PyList_GET_SIZE(pairs), .flags = flags};
+    int32_t code = spanring_start(&options);
+    PyMem_Free(settings);
+    if (code != SPANRING_OK) {
+        return raise_error(code);
+    }
+    Py_RETURN_NONE;
+}
+
+/* change([(name, value)]) */
+static PyObject *change(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *pairs;
+    if (!PyArg_ParseTuple(args, "O!", &PyList_Type, &pairs)) {
+        return NULL;
+    }
+    spanring_setting *settings = settings_of(pairs);
+    if (settings == NULL) {
+        return NULL;
+    }
+    int32_t code = spanring_settings_change(settings, (size_t)PyList_GET_SIZE(pairs));
+    PyMem_Free(settings);
     if (code != SPANRING_OK) {
         return raise_error(code);
     }
@@ -1879,8 +1904,8 @@ static PyObject *shut_down(PyObject *Py_UNUSED(module), PyObject *timeout) {
     Py_RETURN_NONE;
 }
 
-/* stats_json() -> text */
-static PyObject *stats_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) {
+/* What a function of the library writes. */
+static PyObject *text_of(int32_t (*get)(char *, size_t *)) {
     size_t size = 4096;
     for (;;) {
         char *text = PyMem_Malloc(size);
@@ -1888,7 +1913,7 @@ static PyObject *stats_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(not
             return PyErr_NoMemory();
         }
         size_t len = size;
-        int32_t code = spanring_stats_json(text, &len);
+        int32_t code = get(text, &len);
         PyObject *result = code == SPANRING_OK ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)len, "replace") : NULL;
         PyMem_Free(text);
         if (code == SPANRING_OK) {
@@ -1900,6 +1925,12 @@ static PyObject *stats_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(not
         size = len + 1024;
     }
 }
+
+/* stats_json() -> text */
+static PyObject *stats_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_stats_json); }
+
+/* settings_json() -> text */
+static PyObject *settings_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_settings_json); }
 
 /* next_message() -> (severity, text), or None */
 static PyObject *next_message(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) {
@@ -1928,6 +1959,8 @@ static PyMethodDef functions[] = {
     {"_flush", flush, METH_O, NULL},
     {"_shutdown", shut_down, METH_O, NULL},
     {"_stats_json", stats_json, METH_NOARGS, NULL},
+    {"_change", change, METH_VARARGS, NULL},
+    {"_settings_json", settings_json, METH_NOARGS, NULL},
     {"_next_message", next_message, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

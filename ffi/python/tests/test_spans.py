@@ -18,7 +18,7 @@ def test_a_with_statement_is_a_span_with_its_attributes(pipeline):
         assert spanring.current_span() is span
         ids = (span.trace_id, span.span_id)
     assert spanring.current_span() is None
-    assert not span.is_recording
+    assert not span.is_recording()
     assert (span.trace_id, span.span_id) == ids
     found = pipeline.one("db.query")
     assert (found.trace_id, found.span_id) == ids
@@ -227,7 +227,7 @@ def test_lazy_values_are_computed_only_for_spans_that_record(pipeline):
     with spanring.extract(unsampled), spanring.span("does not", it=lazy) as span:
         span.set(it=lazy)
         span.event("event", it=lazy)
-        assert not span.is_recording
+        assert not span.is_recording()
         with spanring.span("below", it=lazy) as below:
             assert below.trace_id == span.trace_id == "0af7651916cd43dd8448eb211c80319c"
     span.set(it=lazy)
@@ -585,7 +585,7 @@ def test_everything_works_without_a_pipeline(script):
     script.run(
         """
         with spanring.span("a", key=lambda: 1 / 0) as span:
-            assert not span.is_recording
+            assert not span.is_recording()
             span.set(b=1); span.event("e"); span.status("ok"); span.link(span); span.rename("x"); span.critical()
             span.record_exception(ValueError())
             assert spanring.current_span() is span
@@ -637,6 +637,26 @@ def test_settings_of_all_types(tmp_path):
 
     (span,) = read(tmp_path)
     assert span.resource["team"] == "a b,c" and span.resource["n"] == "1"
+
+
+def test_settings_that_change_while_the_program_runs(pipeline):
+    spanring.change_settings(sampler="always_off", flush_interval=0.5)
+    with spanring.span("no") as span:
+        assert not span.is_recording()
+    found = spanring.settings()
+    assert (found["sampler"]["value"], found["sampler"]["source"], found["sampler"]["live"]) == ("always_off", "live", True)
+    assert (found["flush_interval"]["value"], found["dir"]["live"]) == ("0.5", False)
+    for wrong, said in (({"batch_size": 5, "sampler": "maybe"}, "is not a sampler"), ({"dir": "x"}, "cannot change while the program runs")):
+        with pytest.raises(spanring.SpanringError, match=said):
+            spanring.change_settings(**wrong)
+    with pytest.raises(TypeError, match="setting batch_size must be"):
+        spanring.change_settings(batch_size=object())
+    spanring.change_settings(sampler=None)
+    with spanring.span("yes"):
+        pass
+    found = spanring.settings()
+    assert (found["sampler"]["source"], found["batch_size"]["source"]) == ("default", "default")
+    assert [span.name for span in pipeline.spans()] == ["yes"]
 
 
 def test_stats_and_messages(pipeline):

@@ -69,4 +69,22 @@ class TestPackage < Case
     objects = found["cases"].transform_values { |of| of["objects"].round }
     assert_equal [1, 2], objects.values_at("spanring, bare", "spanring, 4 attributes")
   end
+
+  # Other extensions with C libraries inside, or around.
+  NATIVE = %w[nokogiri sqlite3 msgpack ffi google/protobuf oj bcrypt openssl zlib].freeze
+
+  def test_it_loads_beside_other_native_gems
+    there = NATIVE.select { |name| Open3.capture2e(RbConfig.ruby, "-r#{name}", "-e", "0").last.success? }
+    assert_operator there.size, :>=, 2
+    # Before us, and after.
+    [there, []].each do |before|
+      script(<<~RUBY, options: before.map { |name| "-r#{name}" })
+        #{there.inspect}.each { |name| require name }
+        begin_spans
+        Spanring.span("beside", document: defined?(Nokogiri) ? Nokogiri::XML("<a><b/></a>").root.name : "a") { Zlib.gunzip(Zlib.gzip("text")) }
+        Spanring.flush
+      RUBY
+    end
+    assert_equal %w[a a], Recorded.read(@place).map { |span| span.attributes["document"] }
+  end
 end

@@ -449,4 +449,21 @@ class TestSpans < Case
     assert_includes out.string, "wrong (IOError)"
     assert_equal 3, out.string.scan("trace_id=").size
   end
+
+  def test_settings_that_change_while_the_program_runs
+    start
+    Spanring.change_settings(sampler: "always_off", flush_interval: 0.5)
+    Spanring.span("no") { |span| refute span.recording? }
+    found = Spanring.settings
+    assert_equal ["always_off", "live", true], found[:sampler].values_at("value", "source", "live")
+    assert_equal ["0.5", false], [found[:flush_interval]["value"], found[:dir]["live"]]
+    [[{ batch_size: 5, sampler: "maybe" }, /is not a sampler/], [{ dir: "x" }, /cannot change while the program runs/]].each do |wrong, said|
+      assert_match said, assert_raises(Spanring::Error) { Spanring.change_settings(**wrong) }.message
+    end
+    assert_raises(TypeError) { Spanring.change_settings(batch_size: Object.new) }
+    Spanring.change_settings(sampler: nil)
+    Spanring.span("yes") {}
+    assert_equal %w[default default], Spanring.settings.values_at(:sampler, :batch_size).map { |row| row["source"] }
+    assert_equal ["yes"], spans.map(&:name)
+  end
 end

@@ -53,6 +53,11 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
             ("a=***".to_owned(), "a=secret%20one".to_owned()),
             ("b=***,c=***".to_owned(), "b=secret,c=other".to_owned()),
         ],
+        Kind::BaseUrl => {
+            [same("http://h:8080"), ("https://h/v1".to_owned(), "https://h/v1/".to_owned())]
+        }
+        Kind::HeaderValue => [same("org-1"), same("org-2")],
+        Kind::Secret => [("***".to_owned(), "sk-1".to_owned()), ("***".to_owned(), "k".to_owned())],
         // With one word there are no two different values.
         Kind::Word(words) => [same(words[0]), same(words[words.len() - 1])],
     }
@@ -110,16 +115,22 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
             "unix://relative",
             "unix:///socket:path",
         ],
+        (Kind::BaseUrl, _) => &["h", "ftp://h", "http://u:p@h", "http://h?key=1", "http://h#x"],
+        (Kind::HeaderValue | Kind::Secret, _) => {
+            return ["a b", "a\nb", "é", &"x".repeat(4097)].map(str::to_owned).into();
+        }
         (Kind::Headers, _) => &["a", "a=%zz", "=1", "a%20b=1", "a=%0A"],
         (Kind::Word(_), _) => &["grpc", "gzip, zstd"],
     };
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-/// A builder in which every setting can take effect: an argument needs a sampler that takes one.
+/// A builder in which every setting can take effect: an argument needs a sampler that takes one, OpenAI a key.
 fn builder() -> SettingsBuilder {
     let root = RootSampler::TraceIdRatio(0.5);
-    SettingsBuilder::new().sampler(SamplerSetting { parent_based: false, root })
+    SettingsBuilder::new()
+        .sampler(SamplerSetting { parent_based: false, root })
+        .openai_api_key("sk-code")
 }
 
 #[test]
@@ -263,21 +274,29 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
     let code = SettingsBuilder::new()
         .preset(Preset::Raaf)
         .retry_attempts(3)
+        .config("/etc/spans.toml")
         .dir("/var/spans")
         .endpoint("http://h")
         .certificate("a.pem")
         .client_certificate("b.pem")
         .client_key("c.pem")
+        .openai_api_key("sk-code")
+        .openai_org_id("org-code")
+        .openai_project_id("proj-code")
         .attribute_value_length_limit(10)
         .status_address(([127, 0, 0, 1], 0).into());
     let fields = [
         "preset",
+        "config",
         "retry_attempts",
         "dir",
         "endpoint",
         "certificate",
         "client_certificate",
         "client_key",
+        "openai_api_key",
+        "openai_org_id",
+        "openai_project_id",
         "attribute_value_length_limit",
         "status_address",
     ];
@@ -295,6 +314,7 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
 type Setter = fn(SettingsBuilder) -> SettingsBuilder;
 const SETTERS: &[(&str, &str, Setter)] = &[
     ("preset", "throughput", |b| b.preset(Preset::Throughput)),
+    ("config", "/etc/spans.toml", |b| b.config("/etc/spans.toml")),
     ("max_spans", "700", |b| b.max_spans(700)),
     ("max_bytes", "8388608", |b| b.max_bytes(8 << 20)),
     ("batch_size", "7", |b| b.batch_size(7)),
@@ -316,6 +336,11 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("client_certificate", "own.pem", |b| b.client_certificate("own.pem")),
     ("client_key", "own.key", |b| b.client_key("own.key")),
     ("pool_size", "5", |b| b.pool_size(5)),
+    ("openai", "true", |b| b.openai(true).openai_api_key("sk-code")),
+    ("openai_base_url", "http://h/v1", |b| b.openai_base_url("http://h/v1")),
+    ("openai_api_key", "***", |b| b.openai_api_key("sk-code")),
+    ("openai_org_id", "org-1", |b| b.openai_org_id("org-1")),
+    ("openai_project_id", "proj-1", |b| b.openai_project_id("proj-1")),
     ("spool_max_bytes", "65536", |b| b.spool_max_bytes(64 << 10)),
     ("spool_max_age", "1", |b| b.spool_max_age(Duration::from_secs(1))),
     ("compression_level", "19", |b| b.compression_level(19)),
@@ -326,6 +351,7 @@ const SETTERS: &[(&str, &str, Setter)] = &[
         b.sampler(SamplerSetting { parent_based: false, root: RootSampler::EveryNth(9) })
     }),
     ("disabled", "true", |b| b.disabled(true)),
+    ("capture_content", "false", |b| b.capture_content(false)),
     ("log_level", "fatal", |b| b.log_level(LogLevel::Fatal)),
     ("resource_attributes", "a%20b=%C3%A9%2C", |b| b.resource_attributes([("a b", "é,")])),
     ("service_name", "till", |b| b.service_name("till")),
@@ -381,6 +407,9 @@ fn a_value_out_of_range_in_code_is_reported_and_the_lower_layer_decides() {
         ("endpoint", |b| b.endpoint("collector:4318")),
         ("headers", |b| b.headers([("api key", "secret")])),
         ("compression", |b| b.compression("lz4")),
+        ("openai_base_url", |b| b.openai_base_url("api.openai.com")),
+        ("openai_api_key", |b| b.openai_api_key("a\nb")),
+        ("openai_org_id", |b| b.openai_org_id("")),
         ("compression_level", |b| b.compression_level(20)),
         ("service_name", |b| b.service_name("x".repeat(5000))),
         ("resource_attributes", |b| b.resource_attributes([("", "x")])),

@@ -353,3 +353,34 @@ fn no_secret_of_a_header_is_shown_anywhere() {
     assert!(!shown.contains("sesame"), "{shown}");
     assert_eq!(settings.problems().len(), 1);
 }
+
+#[test]
+fn openai_without_a_key_is_off_and_says_what_to_set() {
+    let variables = [("SPANRING_OPENAI", "true"), ("OPENAI_BASE_URL", "http://proxy/v1")];
+    let settings = with_variables(SettingsBuilder::new(), &variables);
+    assert!(!settings.openai);
+    assert_eq!(settings.openai_base_url, "https://api.openai.com/v1", "it is another's variable");
+    let [said] = messages(&settings)[..] else { panic!("{:?}", settings.problems()) };
+    assert!(said.contains("OPENAI_API_KEY") && said.contains("nothing is sent"), "{said}");
+    let with_key = [variables[0], ("OPENAI_API_KEY", "sk-sesame")];
+    let settings = with_variables(SettingsBuilder::new(), &with_key);
+    assert!(settings.openai && settings.problems().is_empty());
+}
+
+#[test]
+fn no_key_is_shown_anywhere() {
+    let variables = [("OPENAI_API_KEY", "sk-sesame"), ("SPANRING_OPENAI_API_KEY", "sk sesame")];
+    for builder in [
+        SettingsBuilder::new().openai_api_key("code-sesame"),
+        SettingsBuilder::new().openai_api_key("code sesame"),
+        SettingsBuilder::new().openai_base_url("http://user:sesame@h"),
+    ] {
+        let mut settings = with_variables(builder.clone(), &variables);
+        assert_eq!(settings.openai_api_key.as_ref().map(|key| &*key.0), Some("sk-sesame"));
+        // Plain data, which need not be what a builder takes.
+        settings.openai_base_url = "http://user:sesame@h".to_owned();
+        let table = ExplainTable(&settings.explain()).to_string();
+        let shown = format!("{settings:?} {builder:?} {:?} {table}", settings.explain());
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
+}

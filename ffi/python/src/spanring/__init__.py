@@ -11,7 +11,7 @@ from __future__ import annotations
 from . import _processes
 from ._errors import SpanringError
 from ._logs import LogFilter, log_record_factory
-from ._pipeline import Message, flush, messages, shutdown, start, stats
+from ._pipeline import Message, change_settings, flush, messages, settings, shutdown, start, stats
 from ._propagation import attach, extract, inject
 from ._spanring import Context, Span, current_span
 from ._spanring import version as __version__
@@ -26,12 +26,14 @@ __all__ = [
     "Span",
     "SpanringError",
     "attach",
+    "change_settings",
     "current_span",
     "extract",
     "flush",
     "inject",
     "log_record_factory",
     "messages",
+    "settings",
     "shutdown",
     "span",
     "start",

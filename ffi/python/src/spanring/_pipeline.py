@@ -54,6 +54,25 @@ def start(*, ignore_environment=False, flush_each_span=False, **settings):
     _spanring._start(pairs, flags)
 
 
+def change_settings(**changes):
+    """Changes settings while the pipeline runs, all or, with a SpanringError, none; they are in force for the next span.
+
+    Names and values are as for `start`; None takes back what was given here. They win over the environment, and over the file that
+    `config` names until that says something new. Only settings that docs/settings.md calls live can be changed.
+    """
+    _spanring._change([(name.upper(), "" if value is None else _text(name, value)) for name, value in changes.items()])
+
+
+def settings():
+    """The settings in force, by their names in lower case: each a dict with its `value` as text (None if there is none), its `source`, and
+    whether it is `live`. Secrets are not in it.
+    """
+    import json
+
+    rows = json.loads(_spanring._settings_json())
+    return {row.pop("name")[len("SPANRING_") :].lower(): row for row in rows}
+
+
 def flush(timeout=5.0):
     """Waits until everything that was recorded is delivered or given up: at most so many seconds, None for as long as it takes.
 

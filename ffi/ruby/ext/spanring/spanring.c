@@ -10,6 +10,7 @@
 #include <ruby/encoding.h>
 #include <ruby/thread.h>
 #include <ruby/vm.h>
+#include <math.h>
 #include <spanring.h>
 #include <time.h>
 
@@ -229,6 +230,8 @@ static inline bool is_string(VALUE object) { return !RB_SPECIAL_CONST_P(object) 
 
 static inline bool is_name(VALUE object) { return RB_SYMBOL_P(object) || is_string(object); }
 
+static inline bool is_array(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_ARRAY; }
+
 static inline bool is_hash(VALUE object) { return !RB_SPECIAL_CONST_P(object) && RB_BUILTIN_TYPE(object) == T_HASH; }
 
 static inline utf8 utf8_of_name(VALUE name) { return utf8_of(RB_SYMBOL_P(name) ? rb_sym2str(name) : name); }
@@ -301,6 +304,7 @@ typedef struct {
     uint8_t *start;
     VALUE key;   /* of the attribute that is packed */
     int nested;  /* values that may follow in arrays and hashes */
+    bool is_foreign; /* the values belong to somebody else: procs are not called, hashes may change meanwhile */
     bool broken; /* there was no memory, or it is gone: nothing of it is used */
     VALUE memory; /* has what does not fit `here`; 0 for none */
     uint8_t here[512];
@@ -318,6 +322,7 @@ static inline void pack_begin(packer *packed) {
     packed->end = packed->here + sizeof(packed->here);
     packed->key = Qnil;
     packed->nested = MOST_NESTED;
+    packed->is_foreign = false;
     packed->broken = false;
     packed->memory = 0;
 }
@@ -585,9 +590,11 @@ static COLD void pack_hash(packer *packed, VALUE value, int depth) {
         return;
     }
     size_t place = pack_opening(packed, MAP);
-    inner_hash inner = {.packed = packed, .hash = value, .depth = depth};
+    /* While a hash is iterated nobody may add to it, on any thread that runs while a value of it makes its text. */
+    inner_hash inner = {.packed = packed, .hash = packed->is_foreign ? rb_hash_dup(value) : value, .depth = depth};
     each_inner_pair((VALUE)&inner);
     pack_closing(packed, place, inner.count);
+    RB_GC_GUARD(inner.hash);
 }
 
 static VALUE call_lazy(VALUE value) { return rb_funcallv(value, id_call, 0, NULL); }
@@ -623,7 +630,7 @@ static COLD void pack_other(packer *packed, VALUE value, int depth, bool may_cal
         pack_text(packed, rb_sym2str(value));
         break;
     default:
-        if (may_call && (RTEST(rb_obj_is_proc(value)) || RTEST(rb_obj_is_method(value)))) {
+        if (may_call && !packed->is_foreign && (RTEST(rb_obj_is_proc(value)) || RTEST(rb_obj_is_method(value)))) {
             pack_lazy(packed, value, depth);
         } else if (RB_BUILTIN_TYPE(value) == T_DATA && RTEST(rb_obj_is_kind_of(value, rb_cTime))) {
             pack_text_by(packed, time_text_of, value);
@@ -775,6 +782,7 @@ static uint64_t time_of(VALUE object) {
 typedef struct {
     spanring_span span;       /* never moves */
     spanring_context context; /* if `has_context` */
+    uint64_t began;           /* by `monotonic`, of spans of Stack.open */
     bool live;                /* started and not ended */
     bool has_context;
 } span;
@@ -891,21 +899,28 @@ typedef struct {
     span *span;                      /* what is current, or NULL */
     const spanring_context *context; /* if `span` is NULL; NULL for none */
     VALUE owner;                     /* the Span or Context that has it, or nil */
-    bool ends; /* the span ends with the block */
+    VALUE component;                 /* whose span it is (Spanring::Traceable); 0 for nobody's */
+    VALUE note;                      /* what the component keeps with it */
+    bool ends;    /* the span ends with the block */
+    bool entered; /* no block: it is current until the span ends, wherever that is */
 } entry;
 
 /* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. Each owner is marked: the call that pushed
  * it has it on its C stack, but a continuation may have left that call without its end. */
 typedef struct {
     entry *entries;
+    VALUE inherited; /* what was current where the fiber was made: a span of RAAF's; 0 for not known yet (components.h) */
     uint32_t depth;
     uint32_t size;
 } fiber;
 
 static void fiber_mark(void *pointer) {
     const fiber *self = pointer;
+    rb_gc_mark(self->inherited);
     for (uint32_t at = 0; at < self->depth; at++) {
         rb_gc_mark(self->entries[at].owner);
+        rb_gc_mark(self->entries[at].component);
+        rb_gc_mark(self->entries[at].note);
     }
 }
 
@@ -949,12 +964,34 @@ static inline fiber *here(void) {
     return LIKELY(now == last_fiber) ? last : here_slowly(now);
 }
 
-static inline const spanring_context *current_context(fiber *self) {
-    if (self->depth == 0) {
-        return NULL;
+static inline bool is_over(const entry *self) { return UNLIKELY(self->entered) && !self->span->live; }
+
+/* The innermost entry; NULL if nothing is current. Those that are over and lie above all blocks go. */
+static inline entry *top_of(fiber *self) {
+    while (self->depth > 0) {
+        entry *top = &self->entries[self->depth - 1];
+        if (LIKELY(!is_over(top))) {
+            return top;
+        }
+        self->depth--;
     }
-    entry *top = &self->entries[self->depth - 1];
-    return top->span != NULL ? context_of_span(top->span) : top->context;
+    return NULL;
+}
+
+static inline const spanring_context *current_context(fiber *self) {
+    const entry *top = top_of(self);
+    return top == NULL ? NULL : top->span != NULL ? context_of_span(top->span) : top->context;
+}
+
+/* The innermost entry of a component whose span goes on; NULL if it has none here. */
+static inline const entry *entry_of(const fiber *self, VALUE component) {
+    for (uint32_t at = RTEST(component) ? self->depth : 0; at > 0; at--) {
+        const entry *found = &self->entries[at - 1];
+        if (found->component == component && found->span->live) {
+            return found;
+        }
+    }
+    return NULL;
 }
 
 static COLD void more_entries(fiber *self) {
@@ -967,12 +1004,15 @@ static COLD void more_entries(fiber *self) {
     self->size = size;
 }
 
-/* The place of the next entry. */
-static inline entry *next_entry(fiber *self) {
+/* Makes a span current, or a context. */
+static inline entry *push(fiber *self, span *span, const spanring_context *context, VALUE owner) {
     if (UNLIKELY(self->depth == self->size)) {
         more_entries(self);
     }
-    return &self->entries[self->depth];
+    entry *next = &self->entries[self->depth];
+    *next = (entry){.span = span, .context = context, .owner = owner};
+    self->depth++;
+    return next;
 }
 
 static inline void pop(fiber *self) {
@@ -1087,7 +1127,9 @@ typedef struct {
     VALUE name;
     VALUE attributes;
     VALUE keywords;
-    uint32_t depth;
+    VALUE component; /* 0 for none */
+    VALUE note;
+    uint32_t depth; /* what is left again; UINT32_MAX until it is current */
     bool in_block;
     spanring_span_options options;
     packer packed;
@@ -1111,11 +1153,11 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
 static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
     start_span_in(with->span, with->name, &with->options);
-    entry *next = next_entry(with->fiber);
-    next->span = with->span;
-    next->owner = with->object;
+    entry *next = push(with->fiber, with->span, NULL, with->object);
+    next->component = with->component;
+    next->note = with->note;
     next->ends = true;
-    with->fiber->depth++;
+    with->depth = with->fiber->depth - 1;
     if (!NIL_P(with->keywords) || !NIL_P(with->attributes)) {
         set_call(with->span, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
@@ -1180,6 +1222,28 @@ static VALUE span_without_block(const description *of) {
     return object;
 }
 
+/* Runs the block that was given in a new span. */
+static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
+    with->options.size = sizeof(with->options);
+    with->options.flags = SPANRING_SPAN_DETACHED;
+    with->fiber = here();
+    with->depth = UINT32_MAX;
+    with->object = span_object();
+    with->span = RTYPEDDATA_DATA(with->object) = span_allocate();
+    find_parent(&with->options, parent, with->fiber);
+    pack_begin(&with->packed);
+    int state;
+    VALUE result = rb_protect(run_block, (VALUE)with, &state);
+    pack_done(&with->packed);
+    if (UNLIKELY(state != 0)) {
+        leave_with(state, with);
+    }
+    leave(with->fiber, with->depth);
+    RB_GC_GUARD(with->object);
+    RB_GC_GUARD(parent);
+    return result;
+}
+
 /* span(name, attributes = nil, kind = nil, parent = nil, **keywords) { |span| } */
 static VALUE module_span(int count, VALUE *values, VALUE module) {
     (void)module;
@@ -1195,30 +1259,13 @@ static VALUE module_span(int count, VALUE *values, VALUE module) {
     }
     block with;
     memset(&with, 0, offsetof(block, packed));
-    with.options.size = sizeof(with.options);
-    with.options.flags = SPANRING_SPAN_DETACHED;
     if (UNLIKELY(given.count > 2)) {
         with.options.kind = kind_of(given.values[2]);
     }
     with.name = given.values[0];
     with.attributes = attributes;
     with.keywords = given.keywords;
-    with.fiber = here();
-    with.depth = with.fiber->depth;
-    with.object = span_object();
-    with.span = RTYPEDDATA_DATA(with.object) = span_allocate();
-    find_parent(&with.options, parent, with.fiber);
-    pack_begin(&with.packed);
-    int state;
-    VALUE result = rb_protect(run_block, (VALUE)&with, &state);
-    pack_done(&with.packed);
-    if (UNLIKELY(state != 0)) {
-        leave_with(state, &with);
-    }
-    leave(with.fiber, with.depth);
-    RB_GC_GUARD(with.object);
-    RB_GC_GUARD(parent);
-    return result;
+    return span_around_block(&with, parent);
 }
 
 /* start_span(name, attributes = nil, kind: nil, parent: nil, start_time: nil) */
@@ -1357,17 +1404,23 @@ static VALUE span_link(int count, VALUE *values, VALUE object) {
     return run(do_link, &with);
 }
 
-static VALUE span_status(int count, VALUE *values, VALUE object) {
+/* 3 if it is none. */
+static uint32_t status_of(VALUE name) {
     static const char *const codes[] = {"unset", "ok", "error"};
+    uint32_t status = 0;
+    while (status < 3 && !says(name, codes[status])) {
+        status++;
+    }
+    return status;
+}
+
+static VALUE span_status(int count, VALUE *values, VALUE object) {
     rb_check_arity(count, 1, 2);
     VALUE message = count > 1 ? values[1] : Qnil;
     if (!is_name(values[0]) || !(NIL_P(message) || is_string(message))) {
         rb_raise(rb_eTypeError, "status takes :ok, :error or :unset, and a message, which is a String");
     }
-    uint32_t status = 0;
-    while (status < 3 && !says(values[0], codes[status])) {
-        status++;
-    }
+    uint32_t status = status_of(values[0]);
     if (status == 3) {
         rb_raise(rb_eArgError, "a status is :ok, :error or :unset, not %+" PRIsVALUE, values[0]);
     }
@@ -1456,16 +1509,315 @@ static VALUE inspect(VALUE object) {
                       get_span_id(object));
 }
 
+/* ---- Spans that RAAF made ---- */
+
+/* An ID of RAAF's or of OpenAI's SDK: what the engine has in its place. */
+typedef struct {
+    uint64_t high, low;  /* as it is written; a span's is `high` */
+    bool is_there;
+    bool is_plain; /* OpenAI's sink makes the original of it */
+} foreign_id;
+
+static int digit_of(char digit) {
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    int letter = (digit | 0x20) - 'a';
+    return letter >= 0 && letter < 6 ? letter + 10 : -1;
+}
+
+/* Reads so many hex digits; whether they are, and in lower case. */
+static bool read_hex(const char *text, size_t count, uint64_t *out, bool *is_lower) {
+    uint64_t value = 0;
+    for (size_t at = 0; at < count; at++) {
+        int digit = digit_of(text[at]);
+        if (digit < 0) {
+            return false;
+        }
+        *is_lower = *is_lower && !(text[at] >= 'A' && text[at] <= 'F');
+        value = value << 4 | (uint64_t)digit;
+    }
+    *out = value;
+    return true;
+}
+
+/* FNV-1a, mixed by MurmurHash3's last step: the same in every process. */
+static uint64_t hash_of(const char *text, size_t len, uint64_t seed) {
+    uint64_t hash = 0xcbf29ce484222325u ^ seed;
+    for (size_t at = 0; at < len; at++) {
+        hash = (hash ^ (uint8_t)text[at]) * 0x100000001b3u;
+    }
+    hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdu;
+    hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53u;
+    hash ^= hash >> 33;
+    return hash != 0 ? hash : 1;
+}
+
+static bool begins_with(const char *text, size_t len, const char *start) { return len >= strlen(start) && memcmp(text, start, strlen(start)) == 0; }
+
+/* "trace_" and 32 hex digits are the trace ID itself; whatever else is hashed. */
+static foreign_id trace_id_of(const char *text, size_t len) {
+    foreign_id id = {.is_there = len > 0, .is_plain = true};
+    if (len == 38 && begins_with(text, len, "trace_") && read_hex(text + 6, 16, &id.high, &id.is_plain) &&
+        read_hex(text + 22, 16, &id.low, &id.is_plain) && (id.high | id.low) != 0) {
+        return id;
+    }
+    id.is_plain = false;
+    id.high = hash_of(text, len, 0);
+    id.low = hash_of(text, len, 1);
+    return id;
+}
+
+/* Of "span_" and 32 or 24 hex digits it is the first 16; whatever else is hashed. */
+static foreign_id span_id_of(const char *text, size_t len) {
+    foreign_id id = {.is_there = len > 0, .is_plain = true};
+    uint64_t rest = 0, more = 0;
+    bool is_long = len == 37;
+    if ((is_long || len == 29) && begins_with(text, len, "span_") && read_hex(text + 5, 16, &id.high, &id.is_plain) &&
+        read_hex(text + 21, 8, &rest, &id.is_plain) && (!is_long || read_hex(text + 29, 8, &more, &id.is_plain)) && id.high != 0) {
+        id.is_plain = id.is_plain && !is_long && rest == 0;
+        return id;
+    }
+    id.is_plain = false;
+    id.high = hash_of(text, len, 2);
+    return id;
+}
+
+static void write_id(uint8_t *out, uint64_t id) {
+    for (int at = 7; at >= 0; at--, id >>= 8) {
+        out[at] = (uint8_t)id;
+    }
+}
+
+/* Sets of four, in which the oldest makes room: spans by what identifies them. */
+#define MEMORY_SETS 512
+
+typedef struct {
+    uint64_t keys[MEMORY_SETS][4];
+} memory;
+
+static memory recorded_spans; /* of late, so that none is there twice */
+static memory trace_spans;    /* that stand for a trace: to OpenAI, their children have no parent */
+
+static uint64_t memory_key(const foreign_id *trace, const foreign_id *span) {
+    uint64_t key = (trace->high ^ trace->low * 0x9e3779b97f4a7c15u ^ span->high) * 0xff51afd7ed558ccdu;
+    key ^= key >> 32;
+    return key != 0 ? key : 1;
+}
+
+static bool remembers(const memory *in, uint64_t key) {
+    const uint64_t *set = in->keys[key % MEMORY_SETS];
+    return set[0] == key || set[1] == key || set[2] == key || set[3] == key;
+}
+
+static void remember(memory *in, uint64_t key) {
+    if (!remembers(in, key)) {
+        uint64_t *set = in->keys[key % MEMORY_SETS];
+        memmove(set + 1, set, 3 * sizeof(*set));
+        set[0] = key;
+    }
+}
+
+typedef struct {
+    spanring_span span;
+    bool live;
+    VALUE added, attributes, events, message;
+    uint32_t status;
+    uint64_t end;
+    VALUE trace_text, span_text, parent_text; /* what openai.* is to say; nil for nothing */
+    bool has_trace_parent;
+    packer packed;
+} foreign_span;
+
+static void pack_id(packer *packed, const char *name, uint32_t *number, VALUE text) {
+    if (NIL_P(text)) {
+        return;
+    }
+    if (*number == 0 && spanring_intern(name, strlen(name), number) != SPANRING_OK) {
+        *number = 0;
+        pack_literal(packed, name);
+    } else if (room(packed, 4)) {
+        put_u32(packed->at, *number);
+        packed->at += 4;
+    }
+    pack_text(packed, text);
+}
+
+static void pack_foreign(packer *packed, VALUE hash) {
+    inner_hash inner = {.packed = packed, .hash = hash, .depth = -1};
+    each_inner_pair((VALUE)&inner);
+    RB_GC_GUARD(hash);
+}
+
+/* All that may run Ruby and leave by longjmp. */
+static VALUE fill_foreign(VALUE argument) {
+    foreign_span *self = (foreign_span *)argument;
+    static uint32_t trace_number, span_number, parent_number;
+    packer *packed = &self->packed;
+    packed->is_foreign = true;
+    pack_id(packed, "openai.trace_id", &trace_number, self->trace_text);
+    pack_id(packed, "openai.span_id", &span_number, self->span_text);
+    if (self->has_trace_parent) {
+        self->parent_text = rb_str_new(NULL, 0);
+    }
+    pack_id(packed, "openai.parent_id", &parent_number, self->parent_text);
+    pack_foreign(packed, self->added);
+    pack_foreign(packed, rb_hash_dup(self->attributes));
+    if (!packed->broken) {
+        spanring_span_set_attributes(&self->span, packed->start, (size_t)(packed->at - packed->start));
+    }
+    for (long at = 0; !NIL_P(self->events) && at + 2 < RARRAY_LEN(self->events); at += 3) {
+        VALUE name = rb_ary_entry(self->events, at), attributes = rb_ary_entry(self->events, at + 2);
+        uint64_t time = NUM2ULL(rb_ary_entry(self->events, at + 1));
+        packed->at = packed->start;
+        packed->nested = MOST_NESTED;
+        if (is_hash(attributes)) {
+            pack_foreign(packed, rb_hash_dup(attributes));
+        }
+        utf8 text = utf8_of_name(name);
+        if (!packed->broken) {
+            spanring_span_add_event(&self->span, text.bytes, text.len, time, packed->start, (size_t)(packed->at - packed->start));
+        }
+        RB_GC_GUARD(text.owner);
+    }
+    utf8 message = {.bytes = "", .owner = Qnil};
+    if (is_string(self->message)) {
+        message = utf8_of(self->message);
+    }
+    spanring_span_set_status(&self->span, self->status, message.bytes, message.len);
+    RB_GC_GUARD(message.owner);
+    return Qtrue;
+}
+
+/* The scope of RAAF's spans. */
+static uint32_t raaf_tracer(void) {
+    static uint32_t tracer;
+    if (UNLIKELY(tracer == 0)) {
+        spanring_tracer_create("raaf", 4, "", 0, &tracer);
+    }
+    return tracer;
+}
+
+static utf8 id_text(VALUE text) { return is_string(text) ? utf8_of(text) : (utf8){.bytes = "", .owner = Qnil}; }
+
+/* _record_raaf(name, kind, is_trace, [status, message], trace ID, span ID, parent's ID, start, end, added, attributes, events) -> true; false
+ * if it was recorded before; nil if it is not recorded at all
+ *
+ * Times are Integers of nanoseconds since 1970, events are flat: name, time, attributes. */
+static VALUE record_raaf(int count, VALUE *values, VALUE module) {
+    (void)module;
+    rb_check_arity(count, 12, 12);
+    uint32_t tracer = raaf_tracer();
+    foreign_span self = {.added = values[9], .attributes = values[10], .events = values[11]};
+    Check_Type(self.added, T_HASH);
+    Check_Type(self.attributes, T_HASH);
+    Check_Type(values[3], T_ARRAY);
+    if (!is_name(values[0])) {
+        raise_name("a span's", values[0]);
+    }
+    self.status = status_of(rb_ary_entry(values[3], 0));
+    self.message = rb_ary_entry(values[3], 1);
+    self.end = time_of(values[8]);
+    spanring_span_options options = {
+        .size = sizeof(options), .start_unix_nano = time_of(values[7]), .tracer = tracer, .kind = kind_of(values[1]), .flags = SPANRING_SPAN_DETACHED};
+    utf8 trace_text = id_text(values[4]), span_text = id_text(values[5]), parent_text = id_text(values[6]);
+    foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), span = span_id_of(span_text.bytes, span_text.len),
+               parent = span_id_of(parent_text.bytes, parent_text.len);
+    /* With one of the two alone the engine makes both; then the original is all that there is. */
+    bool has_ids = trace.is_there && span.is_there;
+    self.trace_text = trace.is_there && !(trace.is_plain && has_ids) ? values[4] : Qnil;
+    self.span_text = span.is_there && !(span.is_plain && has_ids) ? values[5] : Qnil;
+    self.parent_text = parent.is_there && !(parent.is_plain && has_ids) ? values[6] : Qnil;
+    uint64_t key = 0;
+    spanring_ids ids = {.size = sizeof(ids), .trace_flags = 1};
+    spanring_context context;
+    options.flags |= SPANRING_SPAN_ROOT;
+    if (has_ids) {
+        key = memory_key(&trace, &span);
+        if (RTEST(values[2])) {
+            remember(&trace_spans, key);
+        }
+        if (remembers(&recorded_spans, key)) {
+            return Qfalse;
+        }
+        write_id(ids.trace_id, trace.high);
+        write_id(ids.trace_id + 8, trace.low);
+        if (parent.is_there && parent.high != span.high) {
+            self.has_trace_parent = remembers(&trace_spans, memory_key(&trace, &parent));
+            write_id(ids.span_id, parent.high);
+            if (spanring_context_from_ids(&ids, "", 0, &context) == SPANRING_OK) {
+                options.parent = &context;
+                options.flags &= ~(uint32_t)SPANRING_SPAN_ROOT;
+            }
+        }
+        write_id(ids.span_id, span.high);
+        options.ids = &ids;
+    }
+    RB_GC_GUARD(trace_text.owner);
+    RB_GC_GUARD(span_text.owner);
+    RB_GC_GUARD(parent_text.owner);
+    uint32_t number = number_of(values[0]);
+    int32_t code;
+    if (number != 0) {
+        code = spanring_span_start(number, &options, &self.span);
+    } else {
+        utf8 name = utf8_of_name(values[0]);
+        code = spanring_span_start_named(name.bytes, name.len, &options, &self.span);
+        RB_GC_GUARD(name.owner);
+    }
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    int32_t records = 0;
+    spanring_span_is_recording(&self.span, &records);
+    int state = 0;
+    if (records != 0) {
+        if (key != 0) {
+            remember(&recorded_spans, key);
+        }
+        pack_begin(&self.packed);
+        rb_protect(fill_foreign, (VALUE)&self, &state);
+        pack_done(&self.packed);
+    }
+    /* Whatever went on: what is there of it is recorded. */
+    spanring_span_end_at(&self.span, self.end);
+    RB_GC_GUARD(self.added);
+    RB_GC_GUARD(self.attributes);
+    RB_GC_GUARD(self.events);
+    RB_GC_GUARD(self.message);
+    if (state != 0) {
+        rb_jump_tag(state);
+    }
+    return records != 0 ? Qtrue : Qnil;
+}
+
+/* _remember_trace(trace ID, span ID): of a span that stands for a trace and has begun */
+static VALUE remember_trace(VALUE module, VALUE trace_id, VALUE span_id) {
+    (void)module;
+    utf8 trace_text = id_text(trace_id), span_text = id_text(span_id);
+    foreign_id trace = trace_id_of(trace_text.bytes, trace_text.len), span = span_id_of(span_text.bytes, span_text.len);
+    if (trace.is_there && span.is_there) {
+        remember(&trace_spans, memory_key(&trace, &span));
+    }
+    RB_GC_GUARD(trace_text.owner);
+    RB_GC_GUARD(span_text.owner);
+    return Qnil;
+}
+
+/* _seal: has everything sealed and sent that was recorded, and waits for nothing */
+static VALUE seal(VALUE module) {
+    (void)module;
+    spanring_flush(0);
+    return Qnil;
+}
+
 /* ---- Functions of the module ---- */
 
 /* current_span -> the Span that is current, or nil */
 static VALUE current_span(VALUE module) {
     (void)module;
-    fiber *self = here();
-    if (self->depth == 0 || self->entries[self->depth - 1].span == NULL) {
-        return Qnil;
-    }
-    return self->entries[self->depth - 1].owner;
+    const entry *top = top_of(here());
+    return top == NULL || top->span == NULL ? Qnil : top->owner;
 }
 
 /* _current_ids -> [trace ID, span ID], or nil */
@@ -1502,12 +1854,7 @@ static VALUE attach(VALUE module, VALUE object) {
     rb_need_block();
     fiber *self = here();
     uint32_t depth = self->depth;
-    entry *next = next_entry(self);
-    next->span = is_span(object) ? span_in(object) : NULL;
-    next->context = next->span == NULL ? context_of(object) : NULL;
-    next->owner = object;
-    next->ends = false;
-    self->depth++;
+    push(self, is_span(object) ? span_in(object) : NULL, is_span(object) ? NULL : context_of(object), object);
     int state;
     VALUE result = rb_protect(yield_nothing, Qnil, &state);
     leave(self, depth);
@@ -1517,6 +1864,8 @@ static VALUE attach(VALUE module, VALUE object) {
     }
     return result;
 }
+
+#include "components.h"
 
 /* _extract(traceparent, tracestate) -> Context; one without a span if the header cannot be used */
 static VALUE extract(VALUE module, VALUE parent, VALUE state) {
@@ -1556,25 +1905,42 @@ static VALUE inject(VALUE module, VALUE object) {
     return rb_assoc_new(rb_utf8_str_new_cstr(parent), rb_utf8_str_new(place, (long)len));
 }
 
-/* _start([[name, value]], flags) */
-static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
-    (void)module;
-    uint32_t given = NUM2UINT(flags);
-    long count = RARRAY_LEN(pairs);
-    VALUE place;
-    spanring_setting *settings = ALLOCV_N(spanring_setting, place, count + 1);
-    for (long index = 0; index < count; index++) {
+/* [[name, value]], in memory of as many settings, while the pairs have the texts. */
+static void settings_of(VALUE pairs, spanring_setting *settings) {
+    for (long index = 0; index < RARRAY_LEN(pairs); index++) {
         VALUE pair = RARRAY_AREF(pairs, index);
         VALUE name = RARRAY_AREF(pair, 0), value = RARRAY_AREF(pair, 1);
         Check_Type(name, T_STRING);
         Check_Type(value, T_STRING);
         settings[index] = (spanring_setting){RSTRING_PTR(name), (size_t)RSTRING_LEN(name), RSTRING_PTR(value), (size_t)RSTRING_LEN(value)};
     }
-    spanring_options options = {.size = sizeof(options),
-                                .settings = settings,
-                                .settings_len = (size_t)count,
-                                .flags = given};
+}
+
+/* _start([[name, value]], flags) */
+static VALUE start(VALUE module, VALUE pairs, VALUE flags) {
+    (void)module;
+    VALUE place;
+    spanring_options options = {.size = sizeof(options), .settings_len = (size_t)RARRAY_LEN(pairs), .flags = NUM2UINT(flags)};
+    spanring_setting *settings = ALLOCV_N(spanring_setting, place, options.settings_len + 1);
+    settings_of(pairs, settings);
+    options.settings = settings;
     int32_t code = spanring_start(&options);
+    ALLOCV_END(place);
+    RB_GC_GUARD(pairs);
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    return Qnil;
+}
+
+/* _change([[name, value]]) */
+static VALUE change(VALUE module, VALUE pairs) {
+    (void)module;
+    VALUE place;
+    size_t count = (size_t)RARRAY_LEN(pairs);
+    spanring_setting *settings = ALLOCV_N(spanring_setting, place, count + 1);
+    settings_of(pairs, settings);
+    int32_t code = spanring_settings_change(settings, count);
     ALLOCV_END(place);
     RB_GC_GUARD(pairs);
     if (code != SPANRING_OK) {
@@ -1648,14 +2014,13 @@ static VALUE shut_down(VALUE module, VALUE timeout) {
     return answer(wait.code);
 }
 
-/* _stats_json -> text */
-static VALUE stats_json(VALUE module) {
-    (void)module;
+/* What a function of the library writes. */
+static VALUE text_from(int32_t (*get)(char *, size_t *)) {
     size_t size = 4096;
     for (;;) {
         VALUE text = rb_utf8_str_new(NULL, (long)size);
         size_t len = size;
-        int32_t code = spanring_stats_json(RSTRING_PTR(text), &len);
+        int32_t code = get(RSTRING_PTR(text), &len);
         if (code == SPANRING_OK) {
             rb_str_set_len(text, (long)len);
             return text;
@@ -1665,6 +2030,18 @@ static VALUE stats_json(VALUE module) {
         }
         size = len + 1024;
     }
+}
+
+/* _stats_json -> text */
+static VALUE stats_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_stats_json);
+}
+
+/* _settings_json -> text */
+static VALUE settings_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_settings_json);
 }
 
 /* _next_message -> [severity, text], or nil */
@@ -1722,13 +2099,20 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_extract", extract, 2);
     rb_define_singleton_method(spanring_module, "_inject", inject, 1);
     rb_define_singleton_method(spanring_module, "_start", start, 2);
+    rb_define_singleton_method(spanring_module, "_record_raaf", record_raaf, -1);
+    rb_define_singleton_method(spanring_module, "_remember_trace", remember_trace, 2);
+    rb_define_singleton_method(spanring_module, "_seal", seal, 0);
     /* exit! and exec flush, in any Ractor. */
     rb_ext_ractor_safe(true);
     rb_define_singleton_method(spanring_module, "_flush", flush, 1);
     rb_ext_ractor_safe(false);
     rb_define_singleton_method(spanring_module, "_shutdown", shut_down, 1);
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
+    rb_define_singleton_method(spanring_module, "_change", change, 1);
+    rb_define_singleton_method(spanring_module, "_settings_json", settings_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
+
+    define_components();
 
     span_class = rb_define_class_under(spanring_module, "Span", rb_cObject);
     rb_gc_register_address(&span_class);

@@ -15,6 +15,8 @@ module Spanring
   IGNORE_ENVIRONMENT = 1
   FLUSH_EACH_SPAN = 2
   private_constant :SEVERITIES, :IGNORE_ENVIRONMENT, :FLUSH_EACH_SPAN
+  @said = []
+  @said_of = {}
 
   # Settings under way: each name of docs/settings.md in lower case can be set.
   class Settings
@@ -84,6 +86,20 @@ module Spanring
       _start(found.pairs << ["telemetry.sdk.language", "ruby"], flags)
     end
 
+    # Changes settings while the pipeline runs, all or, with a Spanring::Error, none; they are in force for the next span.
+    #
+    # Names and values are as for `start`; nil takes back what was given here. They win over the environment, and over the file that
+    # `config` names until that says something new. Only settings that docs/settings.md calls live can be changed.
+    def change_settings(**changes)
+      _change(changes.map { |name, value| [name.to_s.upcase, value.nil? ? "" : Settings.text(name, value)] })
+    end
+
+    # The settings in force, by their names: each a Hash with its "value" as text (nil if there is none), its "source", and whether it
+    # is "live". Secrets are not in it.
+    def settings
+      JSON.parse(_settings_json).to_h { |row| [row.delete("name").delete_prefix("SPANRING_").downcase.to_sym, row] }
+    end
+
     # Waits until everything that was recorded is delivered or given up: at most so many seconds, nil for as long as it takes.
     #
     # Raises Spanring::Error if the time is up. Without a pipeline there is nothing to wait for. Other threads run meanwhile.
@@ -108,9 +124,22 @@ module Spanring
         severity, text = message
         found << Message.new(SEVERITIES.fetch(severity, severity), text)
       end
-      found
+      found.concat(@said.shift(@said.size))
     end
 
-    private :_start, :_flush, :_shutdown, :_stats_json, :_next_message
+    private
+
+    # What this package has to say, once: on standard error, and in `messages`.
+    def say_once(about, text)
+      return if @said_of[about]
+
+      @said_of[about] = true
+      @said << Message.new(:warn, text)
+      $stderr.write("spanring: warn: #{text}\n")
+    rescue StandardError
+      # There is nowhere to say so.
+    end
+
+    private :_start, :_change, :_flush, :_shutdown, :_stats_json, :_settings_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
   end
 end
