@@ -1932,6 +1932,12 @@ static PyObject *stats_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(not
 /* settings_json() -> text */
 static PyObject *settings_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_settings_json); }
 
+/* metrics_json() -> text */
+static PyObject *metrics_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_metrics_json); }
+
+/* health_json() -> text */
+static PyObject *health_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_health_json); }
+
 /* next_message() -> (severity, text), or None */
 static PyObject *next_message(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) {
     static char text[16384];
@@ -1961,6 +1967,8 @@ static PyMethodDef functions[] = {
     {"_stats_json", stats_json, METH_NOARGS, NULL},
     {"_change", change, METH_VARARGS, NULL},
     {"_settings_json", settings_json, METH_NOARGS, NULL},
+    {"_metrics_json", metrics_json, METH_NOARGS, NULL},
+    {"_health_json", health_json, METH_NOARGS, NULL},
     {"_next_message", next_message, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -18,7 +18,7 @@ def test_a_with_statement_is_a_span_with_its_attributes(pipeline):
         assert spanring.current_span() is span
         ids = (span.trace_id, span.span_id)
     assert spanring.current_span() is None
-    assert not span.is_recording()
+    assert not span.is_recording
     assert (span.trace_id, span.span_id) == ids
     found = pipeline.one("db.query")
     assert (found.trace_id, found.span_id) == ids
@@ -227,7 +227,7 @@ def test_lazy_values_are_computed_only_for_spans_that_record(pipeline):
     with spanring.extract(unsampled), spanring.span("does not", it=lazy) as span:
         span.set(it=lazy)
         span.event("event", it=lazy)
-        assert not span.is_recording()
+        assert not span.is_recording
         with spanring.span("below", it=lazy) as below:
             assert below.trace_id == span.trace_id == "0af7651916cd43dd8448eb211c80319c"
     span.set(it=lazy)
@@ -585,7 +585,7 @@ def test_everything_works_without_a_pipeline(script):
     script.run(
         """
         with spanring.span("a", key=lambda: 1 / 0) as span:
-            assert not span.is_recording()
+            assert not span.is_recording
             span.set(b=1); span.event("e"); span.status("ok"); span.link(span); span.rename("x"); span.critical()
             span.record_exception(ValueError())
             assert spanring.current_span() is span
@@ -642,7 +642,7 @@ def test_settings_of_all_types(tmp_path):
 def test_settings_that_change_while_the_program_runs(pipeline):
     spanring.change_settings(sampler="always_off", flush_interval=0.5)
     with spanring.span("no") as span:
-        assert not span.is_recording()
+        assert not span.is_recording
     found = spanring.settings()
     assert (found["sampler"]["value"], found["sampler"]["source"], found["sampler"]["live"]) == ("always_off", "live", True)
     assert (found["flush_interval"]["value"], found["dir"]["live"]) == ("0.5", False)
@@ -657,6 +657,23 @@ def test_settings_that_change_while_the_program_runs(pipeline):
     found = spanring.settings()
     assert (found["sampler"]["source"], found["batch_size"]["source"]) == ("default", "default")
     assert [span.name for span in pipeline.spans()] == ["yes"]
+
+
+def test_metrics_and_health(tmp_path):
+    spanring.start(dir=tmp_path, metrics=True, ignore_environment=True)
+    for _ in range(10):
+        with pytest.raises(ValueError), spanring.span("buy"):
+            raise ValueError
+        with spanring.span("buy"):
+            pass
+    spanring.flush()
+    found = spanring.metrics()
+    (series,) = [series for series in found["spans"]["series"] if series["name"] == "buy"]
+    assert (series["count"], series["errors"], found["engine"]["created"]) == (20, 10, 20)
+    health = spanring.health()
+    assert health["tracing_enabled"] is True and health["processors_count"] == 1
+    assert health["error_rate"] == 0.5 and health["healthy"] is False and "error" in health["reasons"][0]
+    spanring.shutdown()
 
 
 def test_stats_and_messages(pipeline):

@@ -466,4 +466,19 @@ class TestSpans < Case
     assert_equal %w[default default], Spanring.settings.values_at(:sampler, :batch_size).map { |row| row["source"] }
     assert_equal ["yes"], spans.map(&:name)
   end
+
+  def test_metrics_and_health
+    start(metrics: true)
+    10.times do
+      assert_raises(ArgumentError) { Spanring.span("buy") { raise ArgumentError } }
+      Spanring.span("buy") {}
+    end
+    Spanring.flush
+    found = Spanring.metrics
+    series = found["spans"]["series"].find { |one| one["name"] == "buy" }
+    assert_equal [20, 10, 20], [*series.values_at("count", "errors"), found["engine"]["created"]]
+    health = Spanring.health
+    assert_equal [true, 1, 0.5, false], health.values_at("tracing_enabled", "processors_count", "error_rate", "healthy")
+    assert_match(/error/, health["reasons"].first)
+  end
 end

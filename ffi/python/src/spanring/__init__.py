@@ -11,7 +11,7 @@ from __future__ import annotations
 from . import _processes
 from ._errors import SpanringError
 from ._logs import LogFilter, log_record_factory
-from ._pipeline import Message, change_settings, flush, messages, settings, shutdown, start, stats
+from ._pipeline import Message, change_settings, flush, health, messages, metrics, settings, shutdown, start, stats
 from ._propagation import attach, extract, inject
 from ._spanring import Context, Span, current_span
 from ._spanring import version as __version__
@@ -30,9 +30,11 @@ __all__ = [
     "current_span",
     "extract",
     "flush",
+    "health",
     "inject",
     "log_record_factory",
     "messages",
+    "metrics",
     "settings",
     "shutdown",
     "span",

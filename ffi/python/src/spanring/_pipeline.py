@@ -93,6 +93,20 @@ def stats():
     return json.loads(_spanring._stats_json())
 
 
+def metrics():
+    """What docs/status.md lists of the engine and, with the setting `metrics`, of the spans themselves, by name and kind."""
+    import json
+
+    return json.loads(_spanring._metrics_json())
+
+
+def health():
+    """Whether tracing is well: `healthy`, and if it is not, the `reasons`; with the numbers that decide."""
+    import json
+
+    return json.loads(_spanring._health_json())
+
+
 def messages():
     """What the engine had to say since the last call. It is on standard error as well."""
     found = []

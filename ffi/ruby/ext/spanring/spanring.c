@@ -2044,6 +2044,18 @@ static VALUE settings_json(VALUE module) {
     return text_from(spanring_settings_json);
 }
 
+/* _metrics_json -> text */
+static VALUE metrics_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_metrics_json);
+}
+
+/* _health_json -> text */
+static VALUE health_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_health_json);
+}
+
 /* _next_message -> [severity, text], or nil */
 static VALUE next_message(VALUE module) {
     (void)module;
@@ -2110,6 +2122,8 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_stats_json", stats_json, 0);
     rb_define_singleton_method(spanring_module, "_change", change, 1);
     rb_define_singleton_method(spanring_module, "_settings_json", settings_json, 0);
+    rb_define_singleton_method(spanring_module, "_metrics_json", metrics_json, 0);
+    rb_define_singleton_method(spanring_module, "_health_json", health_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
 
     define_components();

@@ -117,6 +117,16 @@ module Spanring
       JSON.parse(_stats_json)
     end
 
+    # What docs/status.md lists of the engine and, with the setting `metrics`, of the spans themselves, by name and kind.
+    def metrics
+      JSON.parse(_metrics_json)
+    end
+
+    # Whether tracing is well: "healthy", and if it is not, the "reasons"; with the numbers that decide.
+    def health
+      JSON.parse(_health_json)
+    end
+
     # What the engine had to say since the last call. It is on standard error as well.
     def messages
       found = []
@@ -140,6 +150,6 @@ module Spanring
       # There is nowhere to say so.
     end
 
-    private :_start, :_change, :_flush, :_shutdown, :_stats_json, :_settings_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
+    private :_start, :_change, :_flush, :_shutdown, :_stats_json, :_settings_json, :_metrics_json, :_health_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
   end
 end
