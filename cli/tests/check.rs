@@ -376,6 +376,21 @@ fn no_secret_of_an_endpoint_is_shown() {
 }
 
 #[test]
+fn an_endpoint_may_stand_in_the_file_with_settings() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let check = |text: &str| {
+        std::fs::write(file.path(), text).expect("it can be written");
+        let mut command = spanring();
+        let output = command.arg("check").env("SPANRING_CONFIG", file.path()).output();
+        stderr(&output.expect("the command can be run")).to_string()
+    };
+    let said = check("endpoint = \"http://127.0.0.1:9\"\n");
+    assert!(said.contains("127.0.0.1:9"), "{said}");
+    let said = check("endpoint = \"http://127.0.0.1:9\"\nbatch_size = 0\n");
+    assert!(said.contains("line 2: BATCH_SIZE"), "{said}");
+}
+
+#[test]
 fn an_endpoint_that_is_missing_or_wrong_in_the_environment_is_named() {
     let output = spanring().arg("check").output().expect("the command can be run");
     assert_eq!(output.status.code(), Some(1));

@@ -16,6 +16,8 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use spanring::settings::Settings;
 use toml::de::{DeTable, DeValue};
 
+use crate::http::Descriptors;
+
 /// More is no file with settings.
 const BYTES_MAX: u64 = 1 << 20;
 /// Room for some events; what does not fit is read next.
@@ -52,6 +54,8 @@ enum Seen {
 
 impl ConfigFile {
     pub(crate) fn new(path: PathBuf) -> Self {
+        // The program may go elsewhere.
+        let path = std::path::absolute(&path).unwrap_or(path);
         ConfigFile { path, seen: Seen::Nothing }
     }
 
@@ -123,10 +127,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// The first line that is wrong, and what is wrong there.
 pub fn lines(text: &[u8]) -> Result<Vec<(u32, String, String)>, String> {
-    let line_at = |at: usize| {
-        let before = &text[..at.min(text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count() as u32
-    };
+    let ends: Vec<usize> =
+        text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    let line_at = |at: usize| 1 + ends.partition_point(|end| *end < at) as u32;
     let problem = |at: usize, message: String| format!("line {}: {message}", line_at(at));
     let text = std::str::from_utf8(text)
         .map_err(|error| problem(error.valid_up_to(), "it is not UTF-8".to_owned()))?;
@@ -183,6 +186,8 @@ fn value_text(value: &DeValue<'_>) -> Result<String, &'static str> {
 #[derive(Debug)]
 pub(crate) struct Watch {
     inotify: OwnedFd,
+    /// By which a fork child closes it.
+    descriptors: &'static Descriptors,
     path: PathBuf,
     /// Where the path leads, if that is another directory.
     target: Option<PathBuf>,
@@ -192,9 +197,11 @@ impl Watch {
     /// # Errors
     ///
     /// If inotify, or the file's directory, cannot be had.
-    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path, registry: &mio::Registry) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let mut watch = Watch { inotify, path: path.to_owned(), target: None };
+        let descriptors = Descriptors::claim(1, registry);
+        descriptors.set(0, inotify.as_raw_fd());
+        let mut watch = Watch { inotify, descriptors, path: path.to_owned(), target: None };
         watch.add(directory_of(path))?;
         watch.follow();
         Ok(watch)
@@ -238,8 +245,8 @@ impl Watch {
             // In a mounted Kubernetes ConfigMap, what changes is a link ..data that the file's own link leads through.
             let is_it = name.is_some_and(|name| self.is_named(name) || name == b"..data");
             // A file that was just created is still to be written; a link is whole.
-            let is_whole = !events.contains(ReadFlags::CREATE) || self.path.is_symlink();
-            concerns |= is_lost || (is_it && is_whole);
+            let is_whole = || !events.contains(ReadFlags::CREATE) || self.path.is_symlink();
+            concerns |= is_lost || (is_it && is_whole());
         }
         if concerns {
             self.follow();
@@ -252,6 +259,13 @@ impl Watch {
             .into_iter()
             .flatten()
             .any(|path| path.file_name().is_some_and(|known| known.as_encoded_bytes() == name))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.descriptors.empty(0);
+        self.descriptors.release();
     }
 }
 

@@ -169,8 +169,8 @@ impl Flusher {
 
     /// Begins to watch the file with settings, and looks what changed before that.
     fn watch_config(&mut self) {
-        let Some(path) = &self.settings.config else { return };
-        let watch = Watch::new(path)
+        let Some(path) = self.config.as_ref().map(ConfigFile::path) else { return };
+        let watch = Watch::new(path, &self.io.registry)
             .and_then(|watch| watch.register(&self.io.registry, CONFIG).map(|()| watch));
         match watch {
             Ok(watch) => self.watch = Some(watch),
@@ -182,7 +182,15 @@ impl Flusher {
         self.read_config();
     }
 
+    /// A panic costs the file, and nothing else.
     fn read_config(&mut self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.apply_config())) {
+            log::error!("the file with settings is read no more: {}", panic_text(&*panic));
+            (self.config, self.watch) = (None, None);
+        }
+    }
+
+    fn apply_config(&mut self) {
         let Some(config) = &mut self.config else { return };
         if !config.read() {
             return;
@@ -455,7 +463,8 @@ impl Flusher {
             return;
         }
         // Who said so while the flusher was about to sleep, but before it said that, has woken nobody.
-        if self.shared.is_stopping() || self.shared.has_sink_changes() {
+        let is_changed = !Arc::ptr_eq(&self.settings, &self.shared.settings());
+        if self.shared.is_stopping() || self.shared.has_sink_changes() || is_changed {
             return self.drainer.wake_up();
         }
         let now = Instant::now();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use spanring::Value;
@@ -319,7 +319,20 @@ impl std::error::Error for Unfinished {}
 
 impl Shared {
     pub(crate) fn settings(&self) -> Arc<Settings> {
-        lock(&self.settings).clone()
+        let settings = self.lock_if_ours(&self.settings).map(|settings| settings.clone());
+        settings.unwrap_or_default()
+    }
+
+    /// A lock that in a fork child of this pipeline's process a thread may hold that the child has not: it is tried only, then.
+    fn lock_if_ours<'a, T>(&self, mutex: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
+        if !self.engine.is_from_parent() {
+            return Some(lock(mutex));
+        }
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Puts in force what `change` makes of the settings. One change follows another, so that none is lost.
@@ -331,7 +344,7 @@ impl Shared {
             // Not under the lock, which is held for moments only: others may fork.
             let before = self.settings();
             let changed = Arc::new(change(&before)?);
-            let mut settings = lock(&self.settings);
+            let Some(mut settings) = self.lock_if_ours(&self.settings) else { return Ok(()) };
             if !Arc::ptr_eq(&settings, &before) {
                 continue;
             }
@@ -366,7 +379,10 @@ impl Shared {
         let State { sinks: known, watch, .. } = &mut *state;
         known.clear();
         known.extend(sinks);
-        watch.look(known, Instant::now());
+        let now = Instant::now();
+        watch.look(known, now);
+        let dropped: u64 = known.iter().map(SinkStats::dropped_total).sum();
+        watch.look_at_drops(self.engine.dropped().total() + dropped, now);
     }
 
     /// The flusher runs on this thread from now on.
@@ -414,7 +430,8 @@ impl Shared {
         let now = Instant::now();
         // In a fork child its parent's flusher may hold them for good.
         let is_ours = !self.engine.is_from_parent();
-        let meter = is_ours.then(|| lock(&self.meter));
+        let is_measuring = is_ours && settings.measures_spans();
+        let meter = is_measuring.then(|| lock(&self.meter));
         let meter = meter.as_ref().and_then(|meter| meter.as_deref());
         let (spans, seals) = match meter {
             Some(meter) => (Some(meter.snapshot(now)), meter.seals()),
@@ -441,15 +458,17 @@ impl Shared {
     }
 
     pub(crate) fn health(&self) -> HealthReport {
-        let settings = self.settings();
         if self.engine.is_from_parent() {
             // Its locks may be held by a thread that this process does not have.
             return HealthReport::of_fork_child();
         }
+        let settings = self.settings();
         let ended = self.engine.is_closed();
         let stats = self.stats();
         let now = Instant::now();
-        let last_minute = lock(&self.meter).as_ref().map(|meter| meter.last_minute(now));
+        let meter = settings.measures_spans().then(|| lock(&self.meter));
+        let last_minute =
+            meter.and_then(|meter| meter.as_ref().map(|meter| meter.last_minute(now)));
         let start_failed =
             !ended && lock(&self.waiting).is_some() && { lock(&self.state).start_failed.is_some() };
         let memory = metrics::process_memory();
@@ -490,7 +509,8 @@ impl Shared {
     }
 
     fn stats(&self) -> PipelineStats {
-        let sinks = lock(&self.state).sinks.clone();
+        let sinks = self.lock_if_ours(&self.state).map(|state| state.sinks.clone());
+        let sinks = sinks.unwrap_or_default();
         PipelineStats {
             engine: self.engine.stats(),
             sinks,

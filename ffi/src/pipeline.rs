@@ -408,9 +408,9 @@ pub unsafe extern "C" fn spanring_settings_change(
                 .map_err(|why| Error::new(SPANRING_ERROR_ARGUMENT, format_args!("{why}")))?;
             if let Some(started) = &mut process().lock().started
                 && Arc::ptr_eq(&started.pipeline, &pipeline)
-                && let Ok(changed) = started.plan.settings.with(pairs.iter().copied())
             {
-                started.plan.settings = changed;
+                // With what the file said, too, so that it is not later in a child.
+                started.plan.settings = Settings::clone(&pipeline.settings());
             }
             Ok(())
         })

@@ -279,3 +279,16 @@ fn changes_by_several_threads_are_all_in_force() {
     assert_ne!(pipeline.settings().batch_size, 5);
     pipeline.shutdown(TIMEOUT).unwrap();
 }
+
+#[test]
+fn what_is_no_longer_measured_is_not_told() {
+    let pipeline = start(settings().metrics(true));
+    let _attached = pipeline.attach();
+    drop(span!("measured"));
+    pipeline.flush(TIMEOUT).unwrap();
+    assert_eq!(pipeline.metrics().spans.map(|spans| spans.all.count), Some(1));
+    assert!(pipeline.health().error_rate.is_some());
+    pipeline.change_settings([("metrics", "false")]).unwrap();
+    assert!(pipeline.metrics().spans.is_none() && pipeline.health().error_rate.is_none());
+    pipeline.shutdown(TIMEOUT).unwrap();
+}

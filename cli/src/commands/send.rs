@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use spanring::Settings;
-use spanring_exporter::{Forwarder, OpenAiOptions, OtlpOptions, SinkStats};
+use spanring_exporter::{Forwarder, OpenAiOptions, OtlpOptions, SinkStats, with_config_file};
 
 use super::{Outcome, Problems, read_batches};
 use crate::progress::Progress;
@@ -56,7 +56,7 @@ struct Report {
 ///
 /// What is wrong with it, or that there is none.
 pub(super) fn options(given: Option<&str>) -> Result<(OtlpOptions, Settings), String> {
-    let mut settings = Settings::builder().build();
+    let (mut settings, _) = with_config_file(&Settings::builder().build())?;
     if let Some(given) = given {
         // The environment has the last word elsewhere; here the argument does.
         settings.endpoint = Some(endpoint(given)?);
@@ -80,7 +80,7 @@ pub(super) fn options(given: Option<&str>) -> Result<(OtlpOptions, Settings), St
 /// What is wrong, and what to do.
 fn forwarder(args: &Args) -> Result<Forwarder, String> {
     let ready = if args.openai {
-        let mut settings = Settings::builder().build();
+        let (mut settings, _) = with_config_file(&Settings::builder().build())?;
         // The argument says it as well as the setting.
         settings.openai = true;
         for problem in settings.problems().iter().filter(|it| !it.name.ends_with("OPENAI")) {

@@ -73,6 +73,12 @@ impl Layers {
         self.given.push(given);
     }
 
+    /// As [`give`](Self::give), for what was said before, so that an argument is not taken from its sampler.
+    fn give_again(&mut self, given: Given) {
+        self.given.retain(|other| other.row != given.row);
+        self.given.push(given);
+    }
+
     fn take_back(&mut self, row: usize) {
         self.given.retain(|given| given.row != row);
         if TABLE[row].access.field == "sampler" {
@@ -167,14 +173,24 @@ impl Settings {
         let before = std::mem::take(&mut layers.file);
         let is_of_file = |given: &Given| matches!(given.source, Source::File { .. });
         layers.given.retain(|given| !is_of_file(given) || (running && !TABLE[given.row].live));
+        // An argument of the file is its own sampler's, or that of a layer below, whatever live calls say.
+        let mut below = changed.clone();
+        let layers = below.layers.as_mut().expect("they were there");
+        layers.given.retain(is_of_file);
+        let mut sampler = below.resolved(&[]).sampler;
+        let layers = changed.layers.as_mut().expect("they were there");
         let mut notes = Vec::new();
         for (line, name, value) in lines {
             let problem = |message| FileProblem { line, message };
-            let sampler = changed.sampler;
             let (row, data) = parse_text(name, value, sampler).map_err(problem)?;
-            let layers = changed.layers.as_mut().expect("they were there");
             if layers.file.iter().any(|given| given.row == row) {
                 return Err(problem(format!("{} is there twice", TABLE[row].suffix)));
+            }
+            if TABLE[row].access.field == "config" {
+                return Err(problem("a file cannot name another one: take CONFIG out".to_owned()));
+            }
+            if let Data::Sampler(named) = data {
+                sampler = named;
             }
             let given = Given { row, data, source: Source::File { line } };
             layers.file.push(given.clone());
@@ -186,10 +202,11 @@ impl Settings {
                 continue;
             }
             let is_live = layers.given.iter().any(|given| given.row == row);
-            if !(said_before && is_live) {
-                layers.give(given);
+            match (said_before, is_live) {
+                (true, true) => {}
+                (true, false) => layers.give_again(given),
+                (false, _) => layers.give(given),
             }
-            changed = changed.resolved(&[]);
         }
         if running {
             let layers = changed.layers.as_ref().expect("they were there");

@@ -118,8 +118,8 @@ impl Watch {
         }
     }
 
-    /// Looks at what was dropped.
-    fn look_at_drops(&mut self, dropped: u64, now: Instant) {
+    /// Looks at what was dropped, as often.
+    pub(crate) fn look_at_drops(&mut self, dropped: u64, now: Instant) {
         if dropped > self.dropped {
             self.dropped_at = Some(now);
         }

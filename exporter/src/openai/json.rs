@@ -5,6 +5,7 @@
 //! whoever walks it needs no bound of its own, and it holds no number that JSON has not.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 
@@ -17,6 +18,11 @@ use crate::render::base64;
 /// How deep arrays and objects nest at most. What an attribute has below is null; JSON text that is deeper is sent as
 /// the text that it is.
 pub(super) const DEPTH_MAX: u32 = 100;
+/// How many values JSON text may have, names included; one with more is sent as the text that it is. As a tree, each takes some hundred bytes
+/// until the request is written.
+const VALUES_MAX: u32 = 1 << 17;
+/// The name by which serde_json hands over a number as text.
+const NUMBER: &str = "$serde_json::private::Number";
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json<'a> {
@@ -95,7 +101,8 @@ impl<'a> Json<'a> {
             return None;
         }
         let mut source = serde_json::Deserializer::from_str(text);
-        let parsed = Nested(0).deserialize(&mut source).ok()?;
+        let values = Cell::new(VALUES_MAX);
+        let parsed = Nested { depth: 0, values: &values }.deserialize(&mut source).ok()?;
         source.end().ok()?;
         Some(parsed)
     }
@@ -160,6 +167,16 @@ impl Serialize for Json<'_> {
     }
 }
 
+fn number_of(text: &str) -> Option<Json<'static>> {
+    if let Ok(value) = text.parse() {
+        return Some(Json::Int(value));
+    }
+    if let Ok(value) = text.parse() {
+        return Some(Json::Unsigned(value));
+    }
+    text.parse().ok().filter(|value: &f64| value.is_finite()).map(Json::Double)
+}
+
 /// Counts what is written.
 struct Count(usize);
 
@@ -174,25 +191,35 @@ impl io::Write for Count {
     }
 }
 
-/// Reads a value inside so many arrays and objects.
+/// Reads a value.
 #[derive(Clone, Copy)]
-struct Nested(u32);
+struct Nested<'c> {
+    /// Inside so many arrays and objects.
+    depth: u32,
+    /// How many more there may be.
+    values: &'c Cell<u32>,
+}
 
-impl Nested {
+impl Nested<'_> {
     fn below<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.0 >= DEPTH_MAX { Err(E::custom("too deep")) } else { Ok(Nested(self.0 + 1)) }
+        if self.depth >= DEPTH_MAX {
+            return Err(E::custom("too deep"));
+        }
+        Ok(Nested { depth: self.depth + 1, ..self })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Nested {
+impl<'de> DeserializeSeed<'de> for Nested<'_> {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
+        let left = self.values.get().checked_sub(1);
+        self.values.set(left.ok_or_else(|| D::Error::custom("too many values"))?);
         from.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Nested {
+impl<'de> Visitor<'de> for Nested<'_> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,6 +268,11 @@ impl<'de> Visitor<'de> for Nested {
         let mut entries = Vec::new();
         while let Some(key) = from.next_key_seed(self)? {
             let Json::Str(key) = key else { return Err(A::Error::custom("a key is a string")) };
+            if key == NUMBER {
+                // Where the host has serde_json keep numbers as they were written.
+                let number: String = from.next_value()?;
+                return number_of(&number).ok_or_else(|| A::Error::custom("not a number"));
+            }
             entries.push((key, from.next_value_seed(below)?));
         }
         Ok(Json::Object(entries))

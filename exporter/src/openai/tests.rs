@@ -279,6 +279,15 @@ fn generations() {
         ]);
         assert_eq!(half["usage"], json!(null));
     }
+    // As a tree it would take a gigabyte.
+    let numbers = format!("[{}0]", "0,".repeat(200_000));
+    let many = of(vec![("input.value", numbers.into())]);
+    let [message] = &*many["input"].as_array().expect("messages").clone() else { panic!("{many}") };
+    assert_eq!(message["role"], "user");
+    assert!(
+        message["content"].as_str().is_some_and(|text| text.starts_with("[0,0,")),
+        "it is text"
+    );
     let config = of(vec![("llm.invocation_parameters", "odd".into())]);
     assert_eq!(config["model_config"], json!({"value": "odd"}), "it must be an object");
     // A number or a word in quotes would be a text that somebody typed.

@@ -128,6 +128,33 @@ fn an_argument_goes_with_its_sampler() {
 }
 
 #[test]
+fn a_sampler_and_its_argument_outlast_changes_of_other_lines_by_themselves() {
+    let sampler = [(1, "sampler", "traceidratio"), (2, "sampler_arg", "0.1")];
+    let with = |other| sampler.into_iter().chain([(3, "batch_size", other)]);
+    let said = |settings: &Settings| (value(settings, "sampler"), value(settings, "sampler_arg"));
+    let texts = |sampler: &str, argument: Option<&str>| {
+        (Some(sampler.to_owned()), argument.map(str::to_owned))
+    };
+    let (first, _) = base().with_file(with("1"), true).unwrap();
+    assert_eq!(said(&first), texts("traceidratio", Some("0.1")));
+    // Another sampler, which takes no argument.
+    let live = first.with([("sampler", "always_off")]).unwrap();
+    let (live, _) = live.with_file(with("2"), true).unwrap();
+    assert_eq!((said(&live), live.batch_size), (texts("always_off", None), 2));
+    // Another argument.
+    let live = first.with([("sampler_arg", "0.01")]).unwrap();
+    let (live, _) = live.with_file(with("3"), true).unwrap();
+    assert_eq!((said(&live), live.batch_size), (texts("traceidratio", Some("0.01")), 3));
+    // The argument alone is that of the sampler below.
+    let code = SettingsBuilder::new().text("sampler", "every_nth").unwrap();
+    let nth = with_variables(code, &[]).with_file(sampler, true).unwrap().0;
+    let (nth, _) = nth.with_file([(1, "sampler_arg", "7")], true).unwrap();
+    assert_eq!(said(&nth), texts("every_nth", Some("7")));
+    let problem = base().with_file([(1, "config", "/x")], false).unwrap_err();
+    assert_eq!(problem.to_string(), "line 1: a file cannot name another one: take CONFIG out");
+}
+
+#[test]
 fn what_is_not_live_waits_for_the_next_start() {
     let message = base().with([("dir", "/tmp")]).unwrap_err();
     assert_eq!(
