@@ -528,3 +528,23 @@ print("recorded", flush=True)
         server.handle_request()
         assert child.wait(60) == 0
         assert server.asked == 1
+
+
+def test_a_child_has_the_settings_that_changed(script):
+    script.run(
+        """
+        with open("spans.toml", "w") as file:
+            file.write('sampler = "always_on"\\nbatch_size = 20\\n')
+        spanring.start(dir=place, config="spans.toml", ignore_environment=True)
+        with spanring.span("parent's"):
+            pass
+        spanring.change_settings(sampler="always_off")
+        child = os.fork()
+        if child == 0:
+            with spanring.span("child's") as span:
+                found = spanring.settings()
+                os._exit(3 if span.is_recording else 4 if found["batch_size"]["value"] != "20" else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """
+    )
+    assert script.names() == ["parent's"]
