@@ -573,11 +573,9 @@ static VALUE leave_trace(VALUE argument) {
         rb_protect(is_error ? trace_failed : trace_abandoned, argument, &state);
     }
     span_finish(span_in(with->live->engine));
-    if (state != 0) {
-        if (!is_exception(rb_errinfo())) {
-            rb_jump_tag(state); /* whoever stops this thread meanwhile comes first */
-        }
-        rb_set_errinfo(Qnil);
+    if (UNLIKELY(state != 0)) {
+        VALUE failure = take_error(state, with->error); /* whoever stops this thread meanwhile comes first */
+        rb_funcallv(with->object, rb_intern("not_recorded"), 1, &failure);
     }
     return Qnil;
 }

@@ -22,7 +22,8 @@ module Spanring
       # The engine's IDs are of 64 bits; OpenAI's have 24 digits.
       MORE_DIGITS = "0" * 8
       NO_PARENT = { "openai.parent_id" => "" }.freeze
-      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT
+      FAILURES = [StandardError, ScriptError, SystemStackError, NoMemoryError].freeze
+      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT, :FAILURES
 
       @content = true
       class << self
@@ -93,7 +94,28 @@ module Spanring
 
       # Records what was collected, and ends the span.
       def end_live(end_time = nil)
-        describe
+        quietly { describe }
+        quietly { say_status }
+      ensure
+        end_time ? engine.end_at(end_time) : engine.end
+      end
+
+      # Recording fails no host: an error in it is said once.
+      def quietly
+        yield
+      rescue *FAILURES => error
+        not_recorded(error)
+      end
+
+      def not_recorded(error)
+        Spanring.send(:say_once, :live, <<~SAID.chomp)
+          a span of RAAF was not recorded in whole, or other processors not told of it (#{error.class}: #{error.message}); this is said once
+        SAID
+      rescue *FAILURES
+        nil # it has no message
+      end
+
+      def say_status
         if status == :ok
           engine.status(:ok)
         elsif status
@@ -101,10 +123,6 @@ module Spanring
           engine.status(code, message)
           engine.critical if code == :error
         end
-      rescue StandardError, SystemStackError => error
-        Spanring.send(:say_once, :live, "attributes of a span of RAAF were not recorded (#{error.class}: #{error.message}); this is said once")
-      ensure
-        end_time ? engine.end_at(end_time) : engine.end
       end
 
       def describe

@@ -58,22 +58,26 @@ module Spanring
       # The end of what was left with a value, where the extension did not see to it.
       def complete(found)
         attributes.merge!(found)
-        stop
-        attributes["success"] = true
+        quietly do
+          stop
+          attributes["success"] = true
+        end
         @status = :ok
         close
       end
 
       # The end with an error, in RAAF's order; other processors are told, and flushed.
       def failed(error)
-        stop
-        attributes.merge!(
-          "success" => false, "error.type" => error.class.name, "error.message" => error.message,
-          "error.backtrace" => error.backtrace&.first(5)&.join("\n")
-        )
         @status = :error
-        @data[:status] = :error if @data
-        engine.record_exception(error)
+        quietly do
+          stop
+          attributes.merge!("success" => false, "error.type" => error.class.name)
+          attributes.merge!("error.message" => error.message, "error.backtrace" => error.backtrace&.first(5)&.join("\n"))
+        end
+        quietly do
+          @data[:status] = :error if @data
+          engine.record_exception(error)
+        end
         close
         Stack.tell(component.send(:get_tracer_for_span_sending)&.processors, self)
         # As RAAF does, but without a tenth of a second of sleep.
@@ -83,7 +87,7 @@ module Spanring
       # The end of a block that was left otherwise.
       def abandon
         @is_abandoned = true
-        stop
+        quietly { stop }
         close
       end
 
@@ -95,7 +99,7 @@ module Spanring
       end
 
       def close
-        read_data if @data
+        quietly { read_data } if @data
         end_live
       end
 

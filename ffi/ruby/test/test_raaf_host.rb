@@ -1,0 +1,93 @@
+# frozen_string_literal: true
+
+# What the host keeps after Spanring::RAAF.install!, whatever recording does: its values, its errors, its interrupts, its secrets.
+require_relative "helper"
+require_relative "raaf_stand_in"
+require "spanring/raaf"
+
+class TestRAAFHost < Case
+  Tracing = RAAF::Tracing
+
+  class Worker
+    include Tracing::Traceable
+  end
+
+  # Gives a thread that waits in it a signal that it is there.
+  class Waits
+    def initialize(entered) = @entered = entered
+
+    def to_s
+      @entered << 1
+      sleep(0.01) while @entered.num_waiting.zero? && !@entered.closed?
+      "waited"
+    end
+    alias to_json to_s
+  end
+
+  class Stop < StandardError; end
+
+  def setup
+    super
+    start
+    Tracing::TraceProvider.instance = nil
+    Tracing.configuration = nil
+    Spanring::RAAF.install!
+    @worker = Worker.new
+    @tracer = Tracing.tracer
+  end
+
+  def last_name(span) = span.name[/\w+\z/]
+
+  class Raises
+    def initialize(error) = @error = error
+    def on_span_end(_span) = nil
+    def force_flush = raise(@error)
+  end
+
+  # ---- What stops a thread ----
+
+  def test_what_stops_a_thread_while_an_error_is_recorded_goes_on
+    [Interrupt.new("stop"), SystemExit.new(3), SignalException.new("TERM"), Class.new(Exception).new("own")].each do |error|
+      Tracing.set_trace_processors(Raises.new(error))
+      assert_same(error, assert_raises(error.class) { @worker.with_tracing(:run) { raise ArgumentError, "no" } })
+    end
+    Tracing.set_trace_processors(Raises.new(IOError.new("no network")))
+    assert_equal("no", assert_raises(ArgumentError) { @worker.with_tracing(:run) { raise ArgumentError, "no" } }.message)
+    assert_equal [2] * 5, spans.map { |span| span.status["code"] }
+    refute @worker.traced?
+  end
+
+  class Mute < StandardError
+    def message = raise("no message")
+  end
+
+  def test_an_error_that_cannot_be_read_leaves_a_status
+    assert_raises(Mute) { @worker.with_tracing(:mute) { raise Mute } }
+    assert_raises(ArgumentError) { @worker.with_tracing(:frozen) { @worker.current_span[:attributes].freeze; raise ArgumentError, "no" } }
+    assert_equal [2, 2], spans.map { |span| span.status["code"] }
+    assert_equal [["exception"]] * 2, spans.map { |span| span.events.map(&:first) }
+  end
+
+  # While a value of a span makes its text, on the way of `record`.
+  def stopped_in(&record)
+    entered = Queue.new
+    value = Waits.new(entered)
+    thread = Thread.new { assert_raises(Stop) { record.call(value); Thread.pass } }
+    thread.report_on_exception = false
+    Timeout.timeout(60) { entered.pop }
+    thread.raise(Stop)
+    entered.close
+    Timeout.timeout(60) { thread.value }
+  end
+
+
+
+
+  # A value whose text adds to the Hash that has it.
+  class Adds
+    def initialize(to) = @to = to
+    def to_s = (@to["more #{@to.size}"] = 1) && "added"
+  end
+
+
+end
