@@ -80,6 +80,43 @@ class TestRAAFHost < Case
     Timeout.timeout(60) { thread.value }
   end
 
+  # ---- Spans that nobody ends ----
+
+  def test_a_span_that_is_left_open_is_not_current_beyond_its_component
+    open = nil
+    @worker.with_tracing(:outer) { open = @tracer.start_span("open") }
+    assert_nil Spanring.current_span
+    @worker.with_tracing(:after) {}
+    assert_raises(IOError) { @worker.with_tracing(:fails) { @tracer.start_span("lost"); raise IOError } }
+    @worker.with_tracing(:later) {}
+    Thread.new { @worker.with_tracing(:thread) {} }.join
+    open.finish
+    found = spans.to_h { |span| [last_name(span), span] }
+    assert_equal found["outer"].span_id, found["open"].parent
+    assert_equal [nil] * 3, found.values_at("after", "later", "thread").map(&:parent)
+  end
+
+  def test_spans_that_have_ended_below_one_that_goes_on_take_no_room
+    require "objspace"
+    sizes = lambda do
+      GC.start
+      ObjectSpace.each_object(Spanring::Span).count
+    end
+    @worker.with_tracing(:outer) do
+      first = @tracer.start_span("first")
+      2000.times do
+        second = @tracer.start_span("next")
+        first.finish
+        first = second
+      end
+      Tracing.tracer.context.all_spans.size
+      @tracer.context.instance_variable_get(:@spans).clear
+      assert_operator sizes.call, :<, 200
+      Spanring.span("block") { first.finish }
+      assert_equal "outer", Spanring::RAAF.const_get(:Parents).ambient.name[/\w+\z/]
+    end
+    assert_nil Spanring.current_span
+  end
 
 
 

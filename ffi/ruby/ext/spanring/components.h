@@ -502,6 +502,8 @@ typedef struct {
     VALUE always;
     VALUE error; /* that left the block */
     bool done;
+    fiber *fiber;
+    uint32_t depth; /* what is left again */
 } tracing;
 
 /* The hooks, the block, and the usual end. */
@@ -560,9 +562,19 @@ static VALUE trace_abandoned(VALUE argument) {
     return rb_funcallv(((tracing *)argument)->object, abandon, 0, NULL);
 }
 
+/* A span that was opened in the block and goes on is current no longer, here and for fibers and threads that are made from here on. */
+static void leave_open(const tracing *with) {
+    bool is_open = top_of(with->fiber) != NULL && with->fiber->depth > with->depth + 1;
+    leave(with->fiber, with->depth);
+    if (UNLIKELY(is_open)) {
+        hand_on(with->live->outer);
+    }
+}
+
 /* Inside rb_ensure, which keeps what left the block: a throw has no other keeper. */
 static VALUE leave_trace(VALUE argument) {
     tracing *with = (tracing *)argument;
+    leave_open(with);
     if (LIKELY(with->done)) {
         return Qnil;
     }
@@ -711,9 +723,11 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
                   : is_live(parent)   ? live_in(parent)->engine
                   : is_parent(parent) ? parent
                                       : rb_funcallv(parent, engine_id, 0, NULL);
-    tracing with = {object, self, RARRAY_AREF(entry, is_below_trace ? 4 : 3), Qnil, false};
+    tracing with = {.object = object, .live = self, .always = RARRAY_AREF(entry, is_below_trace ? 4 : 3), .error = Qnil, .fiber = place};
     Check_Type(with.always, T_HASH);
     self->engine = open_span(component, object, RARRAY_AREF(entry, 1), RARRAY_AREF(entry, 2), below, NULL);
+    with.depth = place->depth - 1;
+    place->entries[with.depth].is_placed = true;
     hand_on(object);
     VALUE result = rb_ensure(trace_body, (VALUE)&with, leave_trace, (VALUE)&with);
     /* The usual answer of get_tracer_for_span_sending. */

@@ -10,7 +10,7 @@ module Spanring
         attr_accessor :span_class
       end
 
-      attr_reader :kind, :name, :status, :attributes, :engine, :outer
+      attr_reader :kind, :name, :status, :attributes, :engine
 
       # As a component's have; it is none's.
       def component = nil
@@ -26,10 +26,17 @@ module Spanring
         @trace_id = trace_id
         @took = @end_time = @events = nil
         @outer = Stack.outer
+        @outer&.outer
         span_kind = Live.always(kind)[0].span_kind
         parent = parent.nil? ? false : Live === parent ? parent.engine : parent
         @engine = Stack.open(context, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, trace_id && Live.new_span_id)
         Stack.hand_on(self)
+      end
+
+      # What has ended is forgotten: spans that overlap, each with the next, would be a chain without an end.
+      def outer
+        @outer = @outer.outer while @outer&.finished?
+        @outer
       end
 
       def add_event(name, attributes: {}, timestamp: nil)
@@ -47,6 +54,7 @@ module Spanring
         @end_time = end_time
         @attributes["duration_ms"] = @took.round(2)
         end_live(end_time.is_a?(Time) ? end_time : nil)
+        @parent = @parent.engine if Live === @parent # whose IDs are enough now
         self
       end
 
