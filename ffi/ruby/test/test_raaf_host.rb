@@ -118,6 +118,18 @@ class TestRAAFHost < Case
     assert_nil Spanring.current_span
   end
 
+  # ---- Prompts ----
+
+  def test_events_have_no_content_without_it
+    Spanring::RAAF.const_get(:Live).content = false
+    @tracer.span("work") { |span| span.add_event("asked", attributes: { "llm.prompt" => "secret", completion: "secret", "model" => "gpt-4o" }) }
+    @worker.with_tracing(:run) { @worker.current_span[:events] << { name: "asked", attributes: { "llm.prompt" => "secret", "model" => "gpt-4o" } } }
+    found = spans
+    refute_includes found.map(&:raw).to_s, "secret"
+    assert_equal [[["asked", { "model" => "gpt-4o" }]]] * 2, found.map(&:events)
+  ensure
+    Spanring::RAAF.const_get(:Live).content = true
+  end
 
 
   # A value whose text adds to the Hash that has it.
@@ -127,4 +139,25 @@ class TestRAAFHost < Case
   end
 
 
+end
+
+# What needs a process of its own.
+class TestRAAFHostAlone < Case
+  HEAD = <<~RUBY
+    require #{File.expand_path("raaf_stand_in", __dir__).inspect}
+    require "spanring/raaf"
+    def ask = RAAF::Tracing.tracer.span("work", "llm.prompt" => "secret") {}
+  RUBY
+
+  {
+    "a second call" => "2.times { |number| Spanring::RAAF.install!(**(number.zero? ? { dir: PLACE, ignore_environment: true, capture_content: false } : {})) }",
+    "a processor that is there" => "RAAF::Tracing.set_trace_processors(Spanring::RAAF::Processor.new(dir: PLACE, capture_content: false)); Spanring::RAAF.install!",
+    "settings and a processor" => "RAAF::Tracing.set_trace_processors(Spanring::RAAF::Processor.new(dir: PLACE, capture_content: false)); Spanring::RAAF.install!(preset: 'raaf')",
+  }.each do |way, text|
+    define_method("test_without_content_by_#{way.tr(" ", "_")}") do
+      script(HEAD + "#{text}\nask\n")
+      assert_equal ["work"], names
+      refute_includes recorded.map(&:raw).to_s, "secret"
+    end
+  end
 end

@@ -100,6 +100,13 @@ module Spanring
         end_time ? engine.end_at(end_time) : engine.end
       end
 
+      # Without content, that of an event is left out, too.
+      def record_event(name, timestamp, attributes)
+        attributes = attributes.to_h
+        attributes = attributes.reject { |key, _| Conventions.content?(key) } unless Live.content
+        engine.event_at((Times.nanos(timestamp) if timestamp) || Times.now, name.to_s, attributes)
+      end
+
       # Recording fails no host: an error in it is said once.
       def quietly
         yield

@@ -112,10 +112,7 @@ module Spanring
         return unless @data[:events].is_a?(Array)
 
         @events = @data[:events]
-        @events.each do |event|
-          at = Times.nanos(event[:timestamp]) || Times.now
-          engine.event_at(at, event[:name].to_s, event[:attributes] || {})
-        end
+        @events.each { |event| record_event(event[:name], event[:timestamp], event[:attributes]) }
       end
     end
 

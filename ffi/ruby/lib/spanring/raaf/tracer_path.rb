@@ -40,8 +40,7 @@ module Spanring
       end
 
       def add_event(name, attributes: {}, timestamp: nil)
-        at = timestamp ? Times.nanos(timestamp) : nil
-        @engine.event_at(at || Times.now, name.to_s, attributes.to_h)
+        record_event(name, timestamp, attributes)
         events << { name: name, timestamp: timestamp || Time.now.utc.iso8601, attributes: attributes }
         self
       end
