@@ -12,13 +12,13 @@ class TestRAAFHost < Case
     include Tracing::Traceable
   end
 
-  # Gives a thread that waits in it a signal that it is there.
+  # Makes its text while the other thread does what it has to.
   class Waits
     def initialize(entered) = @entered = entered
 
     def to_s
-      @entered << 1
-      sleep(0.01) while @entered.num_waiting.zero? && !@entered.closed?
+      @entered << 1 unless @entered.closed?
+      Thread.pass until @entered.closed?
       "waited"
     end
     alias to_json to_s
@@ -80,6 +80,16 @@ class TestRAAFHost < Case
     Timeout.timeout(60) { thread.value }
   end
 
+  def test_what_stops_a_thread_while_attributes_are_recorded_is_the_hosts
+    stopped_in do |value|
+      span = @tracer.start_span("work")
+      span.set_attribute("llm.request.messages", [value]) # JSON
+      span.finish
+    end
+    stopped_in { |value| @worker.with_tracing(:run) { @worker.current_span[:attributes]["llm.request.messages"] = [value] } }
+    assert_equal 2, spans.size
+  end
+
   # ---- Spans that nobody ends ----
 
   def test_a_span_that_is_left_open_is_not_current_beyond_its_component
@@ -129,13 +139,6 @@ class TestRAAFHost < Case
     assert_equal [[["asked", { "model" => "gpt-4o" }]]] * 2, found.map(&:events)
   ensure
     Spanring::RAAF.const_get(:Live).content = true
-  end
-
-
-  # A value whose text adds to the Hash that has it.
-  class Adds
-    def initialize(to) = @to = to
-    def to_s = (@to["more #{@to.size}"] = 1) && "added"
   end
 
 

@@ -23,7 +23,9 @@ module Spanring
       MORE_DIGITS = "0" * 8
       NO_PARENT = { "openai.parent_id" => "" }.freeze
       FAILURES = [StandardError, ScriptError, SystemStackError, NoMemoryError].freeze
-      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT, :FAILURES
+      # What stops a thread from outside (Timeout, Thread#raise, Thread#kill) waits meanwhile: it is the host's, not ours to rescue.
+      LATER = { Object => :never }.freeze
+      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT, :FAILURES, :LATER
 
       @content = true
       class << self
@@ -94,10 +96,11 @@ module Spanring
 
       # Records what was collected, and ends the span.
       def end_live(end_time = nil)
-        quietly { describe }
-        quietly { say_status }
-      ensure
-        end_time ? engine.end_at(end_time) : engine.end
+        apart do
+          quietly { describe }
+          quietly { say_status }
+          end_time ? engine.end_at(end_time) : engine.end
+        end
       end
 
       # Without content, that of an event is left out, too.
@@ -108,6 +111,9 @@ module Spanring
       end
 
       # Recording fails no host: an error in it is said once.
+      def apart = Thread.handle_interrupt(LATER) { quietly { yield } }
+
+      # The same where that waits already.
       def quietly
         yield
       rescue *FAILURES => error

@@ -58,27 +58,31 @@ module Spanring
       # The end of what was left with a value, where the extension did not see to it.
       def complete(found)
         attributes.merge!(found)
-        quietly do
-          stop
-          attributes["success"] = true
+        apart do
+          quietly do
+            stop
+            attributes["success"] = true
+          end
+          @status = :ok
+          close
         end
-        @status = :ok
-        close
       end
 
       # The end with an error, in RAAF's order; other processors are told, and flushed.
       def failed(error)
-        @status = :error
-        quietly do
-          stop
-          attributes.merge!("success" => false, "error.type" => error.class.name)
-          attributes.merge!("error.message" => error.message, "error.backtrace" => error.backtrace&.first(5)&.join("\n"))
+        apart do
+          @status = :error
+          quietly do
+            stop
+            attributes.merge!("success" => false, "error.type" => error.class.name)
+            attributes.merge!("error.message" => error.message, "error.backtrace" => error.backtrace&.first(5)&.join("\n"))
+          end
+          quietly do
+            @data[:status] = :error if @data
+            engine.record_exception(error)
+          end
+          close
         end
-        quietly do
-          @data[:status] = :error if @data
-          engine.record_exception(error)
-        end
-        close
         Stack.tell(component.send(:get_tracer_for_span_sending)&.processors, self)
         # As RAAF does, but without a tenth of a second of sleep.
         ::RAAF::Tracing::TraceProvider.force_flush
@@ -86,9 +90,11 @@ module Spanring
 
       # The end of a block that was left otherwise.
       def abandon
-        @is_abandoned = true
-        quietly { stop }
-        close
+        apart do
+          @is_abandoned = true
+          quietly { stop }
+          close
+        end
       end
 
       private

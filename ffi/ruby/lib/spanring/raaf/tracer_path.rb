@@ -40,7 +40,7 @@ module Spanring
       end
 
       def add_event(name, attributes: {}, timestamp: nil)
-        record_event(name, timestamp, attributes)
+        apart { record_event(name, timestamp, attributes) }
         events << { name: name, timestamp: timestamp || Time.now.utc.iso8601, attributes: attributes }
         self
       end
@@ -48,12 +48,14 @@ module Spanring
       def finish(end_time: nil)
         return self if @finished
 
-        @finished = true
-        @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Stack.age(@engine)
-        @end_time = end_time
-        @attributes["duration_ms"] = @took.round(2)
-        end_live(end_time.is_a?(Time) ? end_time : nil)
-        @parent = @parent.engine if Live === @parent # whose IDs are enough now
+        apart do
+          @finished = true
+          @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Stack.age(@engine)
+          @end_time = end_time
+          quietly { @attributes["duration_ms"] = @took.round(2) }
+          end_live(end_time.is_a?(Time) ? end_time : nil)
+          @parent = @parent.engine if Live === @parent # whose IDs are enough now
+        end
         self
       end
 
