@@ -141,6 +141,35 @@ class TestRAAFHost < Case
     Spanring::RAAF.const_get(:Live).content = true
   end
 
+  # ---- Values ----
+
+  def test_what_cannot_be_recorded_is_not_the_hosts_error
+    called = false
+    odd = { 1 => "one", nil => "nothing", "proc" => -> { called = true }, "a" => 1 }
+    value = @worker.with_tracing(:run) do
+      span = @worker.current_span
+      span[:attributes]["kept"] = 1
+      span[:events].push(nil, 7, { name: "first", attributes: odd }, { name: "second", attributes: 7 }, { name: "third", timestamp: Object.new }, { name: "last" })
+      :value
+    end
+    assert_equal :value, value
+    assert_equal(:value, @tracer.span("tracer") { |span| span.add_event("first", attributes: odd).add_event("second", attributes: 7).add_event("last"); :value })
+    run, tracer = spans
+    assert_equal [1, true, 1], [*run.attributes.values_at("kept", "success"), run.status["code"]]
+    [run, tracer].each do |span|
+      assert_equal %w[first last], span.events.map(&:first) & %w[first last]
+      assert_equal ["one", 1], span.events.first[1].values_at("1", "a")
+    end
+    refute called
+  end
+
+  def test_a_time_that_is_none_ends_a_span
+    span = @tracer.start_span("work")
+    span.set_attribute("a", 1)
+    assert_same span, span.finish(end_time: Time.at(-1))
+    assert_equal [1, 1], [one("work").attributes["a"], one("work").status["code"]]
+  end
+
 
 end
 

@@ -275,6 +275,34 @@ static VALUE stack_describe(VALUE module, VALUE object, VALUE always, VALUE attr
     return run(do_describe, &with);
 }
 
+static VALUE do_foreign_event(VALUE argument) {
+    work *with = (work *)argument;
+    if (records(with->span)) {
+        with->packed.is_foreign = true;
+        pack_foreign(&with->packed, rb_hash_dup(with->attributes));
+        utf8 name = utf8_of_name(with->subject);
+        if (!with->packed.broken && with->span->live) {
+            spanring_span_add_event(&with->span->span, name.bytes, name.len, with->time, with->packed.start,
+                                    (size_t)(with->packed.at - with->packed.start));
+        }
+        RB_GC_GUARD(name.owner);
+    }
+    return with->object;
+}
+
+/* event(Span, nanoseconds, name, attributes): as `event_at`, but the attributes are somebody else's. */
+static VALUE stack_event(VALUE module, VALUE object, VALUE time, VALUE name, VALUE attributes) {
+    (void)module;
+    Check_Type(name, T_STRING);
+    Check_Type(attributes, T_HASH);
+    work with = {.span = rb_check_typeddata(object, &span_type),
+                 .object = object,
+                 .attributes = attributes,
+                 .subject = name,
+                 .time = time_of(time)};
+    return run(do_foreign_event, &with);
+}
+
 static VALUE do_succeed(VALUE argument) {
     work *with = (work *)argument;
     packer *packed = &with->packed;
@@ -767,6 +795,7 @@ static void define_components(void) {
     rb_define_singleton_method(stack, "outer", stack_outer, 0);
     rb_define_singleton_method(stack, "hand_on", stack_hand_on, 1);
     rb_define_singleton_method(stack, "describe", stack_describe, 4);
+    rb_define_singleton_method(stack, "event", stack_event, 4);
     rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
     rb_define_singleton_method(stack, "pack", stack_pack, 1);
     rb_define_singleton_method(stack, "install", stack_install, 5);

@@ -99,7 +99,9 @@ module Spanring
         apart do
           quietly { describe }
           quietly { say_status }
-          end_time ? engine.end_at(end_time) : engine.end
+        ensure
+          quietly { engine.end_at(end_time) } if end_time
+          engine.end
         end
       end
 
@@ -107,7 +109,7 @@ module Spanring
       def record_event(name, timestamp, attributes)
         attributes = attributes.to_h
         attributes = attributes.reject { |key, _| Conventions.content?(key) } unless Live.content
-        engine.event_at((Times.nanos(timestamp) if timestamp) || Times.now, name.to_s, attributes)
+        Stack.event(engine, (Times.nanos(timestamp) if timestamp) || Times.now, name.to_s, attributes)
       end
 
       # Recording fails no host: an error in it is said once.

@@ -118,7 +118,7 @@ module Spanring
         return unless @data[:events].is_a?(Array)
 
         @events = @data[:events]
-        @events.each { |event| record_event(event[:name], event[:timestamp], event[:attributes]) }
+        @events.each { |event| quietly { record_event(event[:name], event[:timestamp], event[:attributes]) } }
       end
     end
 
