@@ -170,6 +170,14 @@ class TestRAAFHost < Case
     assert_equal [1, 1], [one("work").attributes["a"], one("work").status["code"]]
   end
 
+  # ---- Names ----
+
+  def test_a_trace_id_in_capitals_has_children
+    Tracing.trace("Support", trace_id: "trace_#{"AB" * 16}") { @worker.with_tracing(:run) { @tracer.span("below") {} } }
+    root, run, below = spans
+    assert_equal [root.span_id, run.span_id], [run.parent, below.parent]
+    assert_equal ["ab" * 16] * 3, [root, run, below].map(&:trace_id)
+  end
 
 end
 

@@ -85,8 +85,8 @@ module Spanring
 
         parent = parent == :auto ? Parents.ambient : Parents.given(parent)
         trace_id = ::RAAF::Tracing::Context.current_trace&.trace_id
-        # A trace that was begun by name has an ID of its own.
-        parent = nil if trace_id && parent && Live.trace_id(parent) != trace_id
+        # A trace that was begun by name has an ID of its own, maybe in capitals.
+        parent = nil if trace_id && parent && !Live.trace_id(parent).casecmp?(trace_id)
         span = TracerSpan.span_class.new(self, name.to_s, kind, parent, parent ? nil : trace_id)
         keep(span)
         return span unless block_given?
