@@ -170,6 +170,29 @@ class TestRAAFHost < Case
     assert_equal [1, 1], [one("work").attributes["a"], one("work").status["code"]]
   end
 
+  def test_what_the_hooks_gave_is_copied
+    found = { "a" => 1 }
+    seen = []
+    Tracing.add_trace_processor(Class.new { define_method(:on_span_end) { |span| found["a"] = 2; seen << span.attributes["a"] } }.new)
+    @worker.define_singleton_method(:collect_result_attributes) { |_| found }
+    @worker.with_tracing(:run) {}
+    assert_equal [1], seen
+  end
+
+  # A value whose text adds to the Hash that has it.
+  class Adds
+    def initialize(to) = @to = to
+    def to_s = (@to["more #{@to.size}"] = 1) && "added"
+  end
+
+  def test_attributes_may_grow_while_they_are_recorded
+    span = @tracer.start_span("work")
+    span.attributes["adds"] = Adds.new(span.attributes)
+    span.attributes["last"] = 1
+    span.finish
+    assert_equal ["added", 1], one("work").attributes.values_at("adds", "last")
+  end
+
   # ---- Names ----
 
   def test_a_trace_id_in_capitals_has_children

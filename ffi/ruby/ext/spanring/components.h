@@ -249,17 +249,19 @@ static VALUE do_describe(VALUE argument) {
     }
     packed->is_foreign = true;
     pack_always(packed, with->keywords);
+    VALUE attributes = rb_hash_dup(with->attributes); /* a value that makes its text may change them */
     if (RTEST(with->value)) {
         description_of found;
         describe_begin(&found, packed);
-        rb_hash_foreach(with->attributes, describe_pair, (VALUE)&found);
+        rb_hash_foreach(attributes, describe_pair, (VALUE)&found);
         if (found.asks) {
             return Qfalse;
         }
         describe_end(&found, packed);
     } else {
-        pack_foreign(packed, with->attributes);
+        pack_foreign(packed, attributes);
     }
+    RB_GC_GUARD(attributes);
     set_packed(with->span, packed);
     return Qtrue;
 }
@@ -554,6 +556,7 @@ static VALUE trace_body(VALUE argument) {
     VALUE result = rb_yield_values(0);
     VALUE found = rb_funcallv(self->component, collect_result, 1, &result);
     if (LIKELY(takes_content && is_hash(found) && NIL_P(self->attributes))) {
+        found = rb_hash_dup(found); /* it is the host's */
         work succeeding = {.span = span_in(self->engine),
                            .object = self->engine,
                            .attributes = self->own,
