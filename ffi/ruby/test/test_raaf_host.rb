@@ -202,6 +202,21 @@ class TestRAAFHost < Case
     assert_equal ["ab" * 16] * 3, [root, run, below].map(&:trace_id)
   end
 
+  def test_a_symbol_that_came_first_is_no_other_name
+    script(<<~RUBY)
+      require #{File.expand_path("raaf_stand_in", __dir__).inspect}
+      require "spanring/raaf"
+      Spanring::RAAF.install!(dir: PLACE, ignore_environment: true)
+      tracer = RAAF::Tracing.tracer
+      symbol = tracer.start_span("symbol")
+      symbol.attributes.merge!("gen_ai.request.model": "own", "llm.model" => "other")
+      symbol.finish
+      3.times { tracer.span("string", "gen_ai.request.model" => "own", "llm.model" => "other") {} }
+    RUBY
+    recorded.each do |span|
+      assert_equal ["own"], span.raw["attributes"].select { |pair| pair["key"] == "gen_ai.request.model" }.map { |pair| Recorded.value(pair["value"]) }
+    end
+  end
 end
 
 # What needs a process of its own.

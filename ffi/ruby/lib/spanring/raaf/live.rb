@@ -11,6 +11,7 @@ module Spanring
       names = slots.map { |slot| RENAMED[slot] || COUNTS[slot] || { input: "input.value", output: "output.value" }[slot] }
       types = slots.map { |slot| { input: "input.mime_type", output: "output.mime_type" }[slot] }
       targets = names.compact + types.compact + KINDS.values.flat_map { |kind| kind.names.keys } + ["gen_ai.response.finish_reasons"]
+      targets += targets.map(&:to_sym)
       Stack.conventions(targets.to_h { |name| [name, nil] }.merge(KNOWN).freeze, names.freeze, types.freeze, COUNT_SLOT_COUNT)
     end
 
@@ -123,8 +124,9 @@ module Spanring
       end
 
       def not_recorded(error)
+        text = error.message.lines.first.to_s.chomp # without what error_highlight adds
         Spanring.send(:say_once, :live, <<~SAID.chomp)
-          a span of RAAF was not recorded in whole, or other processors not told of it (#{error.class}: #{error.message}); this is said once
+          a span of RAAF was not recorded in whole, or other processors not told of it (#{error.class}: #{text}); this is said once
         SAID
       rescue *FAILURES
         nil # it has no message

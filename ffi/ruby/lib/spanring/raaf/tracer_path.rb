@@ -86,7 +86,7 @@ module Spanring
         parent = parent == :auto ? Parents.ambient : Parents.given(parent)
         trace_id = ::RAAF::Tracing::Context.current_trace&.trace_id
         # A trace that was begun by name has an ID of its own, maybe in capitals.
-        parent = nil if trace_id && parent && !Live.trace_id(parent).casecmp?(trace_id)
+        parent = nil if trace_id && parent && !Live.trace_id(parent).casecmp?(trace_id.to_s)
         span = TracerSpan.span_class.new(self, name.to_s, kind, parent, parent ? nil : trace_id)
         keep(span)
         return span unless block_given?
