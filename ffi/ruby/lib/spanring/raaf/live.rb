@@ -95,15 +95,13 @@ module Spanring
 
       private
 
-      # Records what was collected, and ends the span.
+      # Records what was collected, and ends the span. Called `apart`.
       def end_live(end_time = nil)
-        apart do
-          quietly { describe }
-          quietly { say_status }
-        ensure
-          quietly { engine.end_at(end_time) } if end_time
-          engine.end
-        end
+        quietly { describe }
+        quietly { say_status }
+      ensure
+        quietly { engine.end_at(end_time) } if end_time
+        engine.end
       end
 
       # Without content, that of an event is left out, too.
