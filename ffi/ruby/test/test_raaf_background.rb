@@ -279,4 +279,42 @@ class TestRAAFBackground < Case
       raise "flushed" if background.force_flush(timeout: 0.1)
     RUBY
   end
+
+  # Not as many times as spans come, nor for each processor.
+  def test_an_exit_waits_once_for_processors_that_hang
+    out, = script(<<~RUBY, seconds: 60)
+      require "spanring/raaf"
+      Spanring::RAAF::Background.send(:remove_const, :SHUTDOWN_SECONDS)
+      Spanring::RAAF::Background::SHUTDOWN_SECONDS = 0.5
+      WAITED = []
+      Spanring::RAAF::Background.prepend(Module.new { def force_flush(timeout: nil) = super.tap { WAITED << timeout if timeout } })
+      at_exit { p WAITED.size, WAITED.sum }
+      at_exit { BACKGROUNDS.each { |background| 20.times { background.on_span_end(2) } && background.shutdown } }
+      writes = Class.new { def export(spans) = spans.each { |span| $stdout.syswrite("\#{span}\\n") } }.new
+      works = Spanring::RAAF::Background.new(writes, interval: 3600)
+      hangs = Class.new { def export(_spans) = sleep }
+      BACKGROUNDS = Array.new(3) { Spanring::RAAF::Background.new(hangs.new, batch_size: 1) }
+      BACKGROUNDS.each { |background| background.on_span_end(1) }
+      works.on_span_end(:works)
+    RUBY
+    works, waits, seconds = out.split
+    assert_equal "works", works
+    assert_equal [1, 0.5], [Integer(waits), Float(seconds)]
+  end
+
+  def test_flushes_take_no_room
+    gate = Gate.new
+    background = Background.new(gate, batch_size: 1, max_spans: 3)
+    background.on_span_end(0)
+    gate.entered.pop
+    2.times do |number|
+      assert_equal false, background.force_flush(timeout: 0)
+      background.on_span_end(number + 1)
+    end
+    assert_equal({ exported: 0, dropped: 0, failed: 0, waiting: 3 }, background.stats)
+    3.times { gate.leave << 1 }
+    assert background.force_flush(timeout: 60)
+    assert_equal [0, 1, 2], gate.spans
+    assert_equal 0, background.stats[:waiting]
+  end
 end

@@ -355,15 +355,13 @@ class TestRAAFInstall < Case
   end
 
   def test_without_content
-    ENV["SPANRING_CAPTURE_CONTENT"] = "false"
-    Spanring::RAAF.install!
+    Spanring::RAAF.const_get(:Live).content = false
     ModelAgent.new.with_tracing(:run) { "secret" }
     found = spans.first
     refute_includes found.raw.to_s, "secret"
     assert_equal "gpt-4o", found.attributes["gen_ai.request.model"]
   ensure
-    ENV.delete("SPANRING_CAPTURE_CONTENT")
-    Spanring::RAAF.install!
+    Spanring::RAAF.const_get(:Live).content = true
   end
 
   def test_after_a_fork

@@ -249,17 +249,19 @@ static VALUE do_describe(VALUE argument) {
     }
     packed->is_foreign = true;
     pack_always(packed, with->keywords);
+    VALUE attributes = rb_hash_dup(with->attributes); /* a value that makes its text may change them */
     if (RTEST(with->value)) {
         description_of found;
         describe_begin(&found, packed);
-        rb_hash_foreach(with->attributes, describe_pair, (VALUE)&found);
+        rb_hash_foreach(attributes, describe_pair, (VALUE)&found);
         if (found.asks) {
             return Qfalse;
         }
         describe_end(&found, packed);
     } else {
-        pack_foreign(packed, with->attributes);
+        pack_foreign(packed, attributes);
     }
+    RB_GC_GUARD(attributes);
     set_packed(with->span, packed);
     return Qtrue;
 }
@@ -273,6 +275,34 @@ static VALUE stack_describe(VALUE module, VALUE object, VALUE always, VALUE attr
     work with = {
         .span = rb_check_typeddata(object, &span_type), .object = object, .attributes = attributes, .keywords = always, .value = maps};
     return run(do_describe, &with);
+}
+
+static VALUE do_foreign_event(VALUE argument) {
+    work *with = (work *)argument;
+    if (records(with->span)) {
+        with->packed.is_foreign = true;
+        pack_foreign(&with->packed, rb_hash_dup(with->attributes));
+        utf8 name = utf8_of_name(with->subject);
+        if (!with->packed.broken && with->span->live) {
+            spanring_span_add_event(&with->span->span, name.bytes, name.len, with->time, with->packed.start,
+                                    (size_t)(with->packed.at - with->packed.start));
+        }
+        RB_GC_GUARD(name.owner);
+    }
+    return with->object;
+}
+
+/* event(Span, nanoseconds, name, attributes): as `event_at`, but the attributes are somebody else's. */
+static VALUE stack_event(VALUE module, VALUE object, VALUE time, VALUE name, VALUE attributes) {
+    (void)module;
+    Check_Type(name, T_STRING);
+    Check_Type(attributes, T_HASH);
+    work with = {.span = rb_check_typeddata(object, &span_type),
+                 .object = object,
+                 .attributes = attributes,
+                 .subject = name,
+                 .time = time_of(time)};
+    return run(do_foreign_event, &with);
 }
 
 static VALUE do_succeed(VALUE argument) {
@@ -502,6 +532,8 @@ typedef struct {
     VALUE always;
     VALUE error; /* that left the block */
     bool done;
+    fiber *fiber;
+    uint32_t depth; /* what is left again */
 } tracing;
 
 /* The hooks, the block, and the usual end. */
@@ -524,6 +556,7 @@ static VALUE trace_body(VALUE argument) {
     VALUE result = rb_yield_values(0);
     VALUE found = rb_funcallv(self->component, collect_result, 1, &result);
     if (LIKELY(takes_content && is_hash(found) && NIL_P(self->attributes))) {
+        found = rb_hash_dup(found); /* it is the host's */
         work succeeding = {.span = span_in(self->engine),
                            .object = self->engine,
                            .attributes = self->own,
@@ -560,9 +593,19 @@ static VALUE trace_abandoned(VALUE argument) {
     return rb_funcallv(((tracing *)argument)->object, abandon, 0, NULL);
 }
 
+/* A span that was opened in the block and goes on is current no longer, here and for fibers and threads that are made from here on. */
+static void leave_open(const tracing *with) {
+    bool is_open = top_of(with->fiber) != NULL && with->fiber->depth > with->depth + 1;
+    leave(with->fiber, with->depth);
+    if (UNLIKELY(is_open)) {
+        hand_on(with->live->outer);
+    }
+}
+
 /* Inside rb_ensure, which keeps what left the block: a throw has no other keeper. */
 static VALUE leave_trace(VALUE argument) {
     tracing *with = (tracing *)argument;
+    leave_open(with);
     if (LIKELY(with->done)) {
         return Qnil;
     }
@@ -573,11 +616,9 @@ static VALUE leave_trace(VALUE argument) {
         rb_protect(is_error ? trace_failed : trace_abandoned, argument, &state);
     }
     span_finish(span_in(with->live->engine));
-    if (state != 0) {
-        if (!is_exception(rb_errinfo())) {
-            rb_jump_tag(state); /* whoever stops this thread meanwhile comes first */
-        }
-        rb_set_errinfo(Qnil);
+    if (UNLIKELY(state != 0)) {
+        VALUE failure = take_error(state, with->error); /* whoever stops this thread meanwhile comes first */
+        rb_funcallv(with->object, rb_intern("not_recorded"), 1, &failure);
     }
     return Qnil;
 }
@@ -713,9 +754,11 @@ static VALUE with_tracing(int count, VALUE *values, VALUE component) {
                   : is_live(parent)   ? live_in(parent)->engine
                   : is_parent(parent) ? parent
                                       : rb_funcallv(parent, engine_id, 0, NULL);
-    tracing with = {object, self, RARRAY_AREF(entry, is_below_trace ? 4 : 3), Qnil, false};
+    tracing with = {.object = object, .live = self, .always = RARRAY_AREF(entry, is_below_trace ? 4 : 3), .error = Qnil, .fiber = place};
     Check_Type(with.always, T_HASH);
     self->engine = open_span(component, object, RARRAY_AREF(entry, 1), RARRAY_AREF(entry, 2), below, NULL);
+    with.depth = place->depth - 1;
+    place->entries[with.depth].is_placed = true;
     hand_on(object);
     VALUE result = rb_ensure(trace_body, (VALUE)&with, leave_trace, (VALUE)&with);
     /* The usual answer of get_tracer_for_span_sending. */
@@ -755,6 +798,7 @@ static void define_components(void) {
     rb_define_singleton_method(stack, "outer", stack_outer, 0);
     rb_define_singleton_method(stack, "hand_on", stack_hand_on, 1);
     rb_define_singleton_method(stack, "describe", stack_describe, 4);
+    rb_define_singleton_method(stack, "event", stack_event, 4);
     rb_define_singleton_method(stack, "conventions", stack_conventions, 4);
     rb_define_singleton_method(stack, "pack", stack_pack, 1);
     rb_define_singleton_method(stack, "install", stack_install, 5);

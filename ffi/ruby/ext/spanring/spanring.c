@@ -902,7 +902,8 @@ typedef struct {
     VALUE component;                 /* whose span it is (Spanring::Traceable); 0 for nobody's */
     VALUE note;                      /* what the component keeps with it */
     bool ends;    /* the span ends with the block */
-    bool entered; /* no block: it is current until the span ends, wherever that is */
+    bool entered; /* it is current until the span ends, wherever that is */
+    bool is_placed; /* it is entered, and a block knows its depth all the same */
 } entry;
 
 /* A fiber's stack of what is current, innermost last. It hangs on the fiber, so it lives as long. Each owner is marked: the call that pushed
@@ -994,7 +995,25 @@ static inline const entry *entry_of(const fiber *self, VALUE component) {
     return NULL;
 }
 
+/* Forgets those that are over above the innermost that a block leaves: blocks know depths. */
+static void forget_ended(fiber *self) {
+    uint32_t kept = self->depth;
+    while (kept > 0 && self->entries[kept - 1].entered && !self->entries[kept - 1].is_placed) {
+        kept--;
+    }
+    for (uint32_t at = kept; at < self->depth; at++) {
+        if (!is_over(&self->entries[at])) {
+            self->entries[kept++] = self->entries[at];
+        }
+    }
+    self->depth = kept;
+}
+
 static COLD void more_entries(fiber *self) {
+    forget_ended(self);
+    if (self->depth < self->size / 2) {
+        return;
+    }
     uint32_t size = self->size == 0 ? 8 : self->size * 2;
     entry *entries = realloc(self->entries, size * sizeof(*entries));
     if (entries == NULL) {

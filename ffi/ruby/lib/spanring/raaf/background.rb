@@ -12,7 +12,7 @@ module Spanring
     #
     # Invariant: the thread alone takes spans out of the queue and calls the inner processor.
     class Background
-      # How long a shutdown waits, in seconds; and a process that ends.
+      # How long a shutdown waits, in seconds; and a process that ends, for all there are.
       SHUTDOWN_SECONDS = 5.0
       FAILURES = [StandardError, ScriptError, SystemStackError, NoMemoryError].freeze
       LATER = { Object => :never }.freeze
@@ -30,11 +30,25 @@ module Spanring
       # All there are, for the child of a fork.
       @all = ObjectSpace::WeakMap.new
 
+      # How long the process has waited at its end, in seconds.
+      @waited = 0.0
+
       class << self
         def add(background) = @all[background] = true
 
         def after_fork
+          @waited = 0.0
           @all.each_key(&:after_fork)
+        end
+
+        # The first time, all begin to export; who waits later has what is left of the time.
+        def wait_at_exit(background)
+          @all.each_key(&:force_flush) if @waited.zero?
+          began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+          left = SHUTDOWN_SECONDS - @waited
+          background.force_flush(timeout: left.positive? ? left : nil)
+        ensure
+          @waited += Process.clock_gettime(Process::CLOCK_MONOTONIC) - began if began
         end
       end
 
@@ -68,7 +82,7 @@ module Spanring
         at_exit do
           # What ends from now on has nobody to wait for.
           @ending = Process.pid
-          force_flush(timeout: SHUTDOWN_SECONDS)
+          Background.wait_at_exit(self)
         end
       end
 
@@ -76,7 +90,7 @@ module Spanring
 
       def on_span_end(span)
         Thread.handle_interrupt(LATER) do
-          if @queue.size + @held >= @max_spans
+          if waiting >= @max_spans
             @dropped += 1
           else
             @queue << span
@@ -86,7 +100,7 @@ module Spanring
         rescue *FAILURES => error
           failed(1, error)
         end
-        force_flush(timeout: SHUTDOWN_SECONDS) if @ending == Process.pid
+        Background.wait_at_exit(self) if @ending == Process.pid
         nil
       end
 
@@ -104,6 +118,7 @@ module Spanring
 
         mark = Mark.new
         @is_marked = true
+        @marks << mark
         @queue << mark
         thread
         timeout.nil? ? nil : wait(mark, timeout)
@@ -115,7 +130,7 @@ module Spanring
 
       # Exports what waits, and ends the inner processor. Spans may follow, if that one takes them, and another shutdown.
       def shutdown(timeout: SHUTDOWN_SECONDS)
-        force_flush(timeout: timeout)
+        @ending == Process.pid ? Background.wait_at_exit(self) : force_flush(timeout: timeout)
         @processor.shutdown if @processor.respond_to?(:shutdown)
         nil
       rescue *FAILURES => error
@@ -124,12 +139,13 @@ module Spanring
 
       # Counts of spans: given to the inner processor, dropped since too many waited, lost with an error of the inner processor, waiting.
       def stats
-        { exported: @exported, dropped: @dropped, failed: @failed, waiting: @queue.size + @held }
+        { exported: @exported, dropped: @dropped, failed: @failed, waiting: waiting }
       end
 
       # Forgets what is the parent's.
       def after_fork
         @queue = Thread::Queue.new
+        @marks = [] # those in the queue
         @batch = []
         @held = @exported = @dropped = @failed = 0
         @is_marked = true # there is nothing to export
@@ -137,6 +153,9 @@ module Spanring
       end
 
       private
+
+      # So many spans.
+      def waiting = @queue.size - @marks.size + @held
 
       # The thread, started if there is none. In a trap handler, too, where a Mutex may be tried and no more.
       def thread
@@ -151,19 +170,21 @@ module Spanring
 
       def start(queue, batch)
         # It would inherit that it is not to be interrupted.
-        thread = Thread.new { Thread.handle_interrupt(Object => :immediate) { work(queue, batch) } }
+        marks = @marks
+        thread = Thread.new { Thread.handle_interrupt(Object => :immediate) { work(queue, marks, batch) } }
         thread.name = "spanring background"
         thread.report_on_exception = false
         thread
       end
 
       # `batch` has what a thread that was killed had taken.
-      def work(queue, batch)
+      def work(queue, marks, batch)
         deadline = monotonic
         loop do
           item = batch.empty? ? queue.pop : pop(queue, deadline - monotonic)
           case item
           when nil, Mark
+            marks.delete(item) if item
             hand_over(batch)
             inner_flush if item
             item&.reached = true

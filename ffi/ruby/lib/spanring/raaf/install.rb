@@ -69,9 +69,10 @@ module Spanring
       # Raises Spanring::Error if RAAF is not loaded, or is one whose methods are others.
       def install!(**settings)
         check
-        @processor ||= register(settings)
-        Live.content = Conventions.content(settings[:capture_content], environment: !settings[:ignore_environment])
-        place unless @is_installed
+        return nil if @is_installed
+
+        Live.content = register(settings)
+        place
         @is_installed = true
         nil
       end
@@ -117,12 +118,15 @@ module Spanring
           %i[@disabled @processors].all? { |name| provider.instance_variable_defined?(name) }
       end
 
+      # Says whether prompts are recorded: not if a processor that is there leaves them out.
       def register(settings)
         provider = ::RAAF::Tracing::TraceProvider.instance
-        found = provider.processors.grep(Processor).first
-        return found if found && settings.empty?
-
-        Processor.new(**settings).tap { |processor| provider.add_processor(processor) unless found }
+        found = provider.processors.grep(Processor)
+        unless found.any? && settings.empty?
+          own = Processor.new(**settings)
+          provider.add_processor(own) if found.empty?
+        end
+        [*found, own].compact.all?(&:content?)
       end
 
       def place

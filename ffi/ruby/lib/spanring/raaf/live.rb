@@ -11,6 +11,7 @@ module Spanring
       names = slots.map { |slot| RENAMED[slot] || COUNTS[slot] || { input: "input.value", output: "output.value" }[slot] }
       types = slots.map { |slot| { input: "input.mime_type", output: "output.mime_type" }[slot] }
       targets = names.compact + types.compact + KINDS.values.flat_map { |kind| kind.names.keys } + ["gen_ai.response.finish_reasons"]
+      targets += targets.map(&:to_sym)
       Stack.conventions(targets.to_h { |name| [name, nil] }.merge(KNOWN).freeze, names.freeze, types.freeze, COUNT_SLOT_COUNT)
     end
 
@@ -22,7 +23,10 @@ module Spanring
       # The engine's IDs are of 64 bits; OpenAI's have 24 digits.
       MORE_DIGITS = "0" * 8
       NO_PARENT = { "openai.parent_id" => "" }.freeze
-      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT
+      FAILURES = [StandardError, ScriptError, SystemStackError, NoMemoryError].freeze
+      # What stops a thread from outside (Timeout, Thread#raise, Thread#kill) waits meanwhile: it is the host's, not ours to rescue.
+      LATER = { Object => :never }.freeze
+      private_constant :ZEROS, :MORE_DIGITS, :NO_PARENT, :FAILURES, :LATER
 
       @content = true
       class << self
@@ -91,9 +95,42 @@ module Spanring
 
       private
 
-      # Records what was collected, and ends the span.
+      # Records what was collected, and ends the span. Called `apart`.
       def end_live(end_time = nil)
-        describe
+        quietly { describe }
+        quietly { say_status }
+      ensure
+        quietly { engine.end_at(end_time) } if end_time
+        engine.end
+      end
+
+      # Without content, that of an event is left out, too.
+      def record_event(name, timestamp, attributes)
+        attributes = attributes.to_h
+        attributes = attributes.reject { |key, _| Conventions.content?(key) } unless Live.content
+        Stack.event(engine, (Times.nanos(timestamp) if timestamp) || Times.now, name.to_s, attributes)
+      end
+
+      # Recording fails no host: an error in it is said once.
+      def apart = Thread.handle_interrupt(LATER) { quietly { yield } }
+
+      # The same where that waits already.
+      def quietly
+        yield
+      rescue *FAILURES => error
+        not_recorded(error)
+      end
+
+      def not_recorded(error)
+        text = error.message.lines.first.to_s.chomp # without what error_highlight adds
+        Spanring.send(:say_once, :live, <<~SAID.chomp)
+          a span of RAAF was not recorded in whole, or other processors not told of it (#{error.class}: #{text}); this is said once
+        SAID
+      rescue *FAILURES
+        nil # it has no message
+      end
+
+      def say_status
         if status == :ok
           engine.status(:ok)
         elsif status
@@ -101,10 +138,6 @@ module Spanring
           engine.status(code, message)
           engine.critical if code == :error
         end
-      rescue StandardError, SystemStackError => error
-        Spanring.send(:say_once, :live, "attributes of a span of RAAF were not recorded (#{error.class}: #{error.message}); this is said once")
-      ensure
-        end_time ? engine.end_at(end_time) : engine.end
       end
 
       def describe

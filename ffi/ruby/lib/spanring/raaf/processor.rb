@@ -43,6 +43,9 @@ module Spanring
         Processor.start(settings)
       end
 
+      # Whether prompts, completions, and what tools take and give are recorded.
+      def content? = @content
+
       def on_span_start(span)
         Thread.handle_interrupt(LATER) do
           if Conventions.kind(span.kind).openai_type == "trace"

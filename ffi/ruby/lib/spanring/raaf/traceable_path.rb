@@ -58,23 +58,31 @@ module Spanring
       # The end of what was left with a value, where the extension did not see to it.
       def complete(found)
         attributes.merge!(found)
-        stop
-        attributes["success"] = true
-        @status = :ok
-        close
+        apart do
+          quietly do
+            stop
+            attributes["success"] = true
+          end
+          @status = :ok
+          close
+        end
       end
 
       # The end with an error, in RAAF's order; other processors are told, and flushed.
       def failed(error)
-        stop
-        attributes.merge!(
-          "success" => false, "error.type" => error.class.name, "error.message" => error.message,
-          "error.backtrace" => error.backtrace&.first(5)&.join("\n")
-        )
-        @status = :error
-        @data[:status] = :error if @data
-        engine.record_exception(error)
-        close
+        apart do
+          @status = :error
+          quietly do
+            stop
+            attributes.merge!("success" => false, "error.type" => error.class.name)
+            attributes.merge!("error.message" => error.message, "error.backtrace" => error.backtrace&.first(5)&.join("\n"))
+          end
+          quietly do
+            @data[:status] = :error if @data
+            engine.record_exception(error)
+          end
+          close
+        end
         Stack.tell(component.send(:get_tracer_for_span_sending)&.processors, self)
         # As RAAF does, but without a tenth of a second of sleep.
         ::RAAF::Tracing::TraceProvider.force_flush
@@ -82,9 +90,11 @@ module Spanring
 
       # The end of a block that was left otherwise.
       def abandon
-        @is_abandoned = true
-        stop
-        close
+        apart do
+          @is_abandoned = true
+          quietly { stop }
+          close
+        end
       end
 
       private
@@ -95,7 +105,7 @@ module Spanring
       end
 
       def close
-        read_data if @data
+        quietly { read_data } if @data
         end_live
       end
 
@@ -108,10 +118,7 @@ module Spanring
         return unless @data[:events].is_a?(Array)
 
         @events = @data[:events]
-        @events.each do |event|
-          at = Times.nanos(event[:timestamp]) || Times.now
-          engine.event_at(at, event[:name].to_s, event[:attributes] || {})
-        end
+        @events.each { |event| quietly { record_event(event[:name], event[:timestamp], event[:attributes]) } }
       end
     end
 

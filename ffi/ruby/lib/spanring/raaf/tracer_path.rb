@@ -10,7 +10,7 @@ module Spanring
         attr_accessor :span_class
       end
 
-      attr_reader :kind, :name, :status, :attributes, :engine, :outer
+      attr_reader :kind, :name, :status, :attributes, :engine
 
       # As a component's have; it is none's.
       def component = nil
@@ -26,15 +26,21 @@ module Spanring
         @trace_id = trace_id
         @took = @end_time = @events = nil
         @outer = Stack.outer
+        @outer&.outer
         span_kind = Live.always(kind)[0].span_kind
         parent = parent.nil? ? false : Live === parent ? parent.engine : parent
         @engine = Stack.open(context, self, name, span_kind == :internal ? nil : span_kind, parent, trace_id, trace_id && Live.new_span_id)
         Stack.hand_on(self)
       end
 
+      # What has ended is forgotten: spans that overlap, each with the next, would be a chain without an end.
+      def outer
+        @outer = @outer.outer while @outer&.finished?
+        @outer
+      end
+
       def add_event(name, attributes: {}, timestamp: nil)
-        at = timestamp ? Times.nanos(timestamp) : nil
-        @engine.event_at(at || Times.now, name.to_s, attributes.to_h)
+        apart { record_event(name, timestamp, attributes) }
         events << { name: name, timestamp: timestamp || Time.now.utc.iso8601, attributes: attributes }
         self
       end
@@ -42,11 +48,14 @@ module Spanring
       def finish(end_time: nil)
         return self if @finished
 
-        @finished = true
-        @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Stack.age(@engine)
-        @end_time = end_time
-        @attributes["duration_ms"] = @took.round(2)
-        end_live(end_time.is_a?(Time) ? end_time : nil)
+        apart do
+          @finished = true
+          @took = end_time.is_a?(Time) ? (end_time - start_time) * 1000 : Stack.age(@engine)
+          @end_time = end_time
+          quietly { @attributes["duration_ms"] = @took.round(2) }
+          end_live(end_time.is_a?(Time) ? end_time : nil)
+          @parent = @parent.engine if Live === @parent # whose IDs are enough now
+        end
         self
       end
 
@@ -76,8 +85,8 @@ module Spanring
 
         parent = parent == :auto ? Parents.ambient : Parents.given(parent)
         trace_id = ::RAAF::Tracing::Context.current_trace&.trace_id
-        # A trace that was begun by name has an ID of its own.
-        parent = nil if trace_id && parent && Live.trace_id(parent) != trace_id
+        # A trace that was begun by name has an ID of its own, maybe in capitals.
+        parent = nil if trace_id && parent && !Live.trace_id(parent).casecmp?(trace_id.to_s)
         span = TracerSpan.span_class.new(self, name.to_s, kind, parent, parent ? nil : trace_id)
         keep(span)
         return span unless block_given?
