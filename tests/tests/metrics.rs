@@ -119,7 +119,11 @@ fn spans_are_measured_only_if_somebody_asks_and_from_then_on() {
     pipeline.reconfigure(settings().build());
     record(&pipeline, 40);
     pipeline.flush(LONG).unwrap();
-    assert_eq!(pipeline.metrics().spans.unwrap().all.count, 20);
+    assert_eq!((pipeline.metrics().spans, pipeline.health().error_rate), (None, None));
+    pipeline.reconfigure(settings().metrics(true).build());
+    record(&pipeline, 5);
+    pipeline.flush(LONG).unwrap();
+    assert_eq!(pipeline.metrics().spans.unwrap().all.count, 25);
 }
 
 #[test]
