@@ -30,21 +30,20 @@ const NESTED_MAX: u32 = 1 << 17;
 /// In a key: a text follows.
 const TEXT: u32 = 1 << 31;
 
-/// Who takes attributes, one by one; false if it takes no more.
+/// Who takes attributes, one by one.
 pub(crate) trait Taker {
-    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool;
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>);
 
     #[inline(always)]
-    fn take_str(&mut self, key: Key<'_>, value: &str) -> bool {
-        self.take(key, value)
+    fn take_str(&mut self, key: Key<'_>, value: &str) {
+        self.take(key, value);
     }
 }
 
 impl Taker for Span {
     #[inline(always)]
-    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool {
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
         self.set_attribute(key, value);
-        true
     }
 }
 
@@ -53,17 +52,15 @@ pub(crate) struct New<'a>(pub(crate) &'a mut Span);
 
 impl Taker for New<'_> {
     #[inline(always)]
-    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool {
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
         self.0.__set_new(key, value);
-        true
     }
 }
 
 impl Taker for Attributes<'_> {
     #[inline(always)]
-    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool {
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
         self.set(key, value);
-        true
     }
 }
 
@@ -77,34 +74,37 @@ struct Keys {
 
 impl Taker for Keys {
     #[inline(always)]
-    fn take(&mut self, key: Key<'_>, _value: impl IntoValue + Into<Value>) -> bool {
+    fn take(&mut self, key: Key<'_>, _value: impl IntoValue + Into<Value>) {
         let bits = match key {
             Key::Interned(key) => 1 << (key.get() % 64),
             Key::Str(_) => u64::MAX,
         };
         self.are_distinct &= self.seen & bits == 0;
         self.seen |= bits;
-        true
     }
 }
 
-/// Writes attributes as they come, while they fit; they are set in the end or not at all.
+/// Writes attributes as they come, which are set in the end or not at all.
 struct First<'a> {
     attributes: FirstAttributes<'a>,
     keys: Keys,
+    /// So far they do, and are different.
+    fit: bool,
 }
 
 impl Taker for First<'_> {
     #[inline(always)]
-    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool {
+    fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
         self.keys.take(key, false);
-        matches!(key, Key::Interned(key) if self.attributes.add(key, value))
+        let fits = matches!(key, Key::Interned(key) if self.attributes.add(key, value));
+        self.fit = fits && self.keys.are_distinct;
     }
 
     #[inline(always)]
-    fn take_str(&mut self, key: Key<'_>, value: &str) -> bool {
+    fn take_str(&mut self, key: Key<'_>, value: &str) {
         self.keys.take(key, false);
-        matches!(key, Key::Interned(key) if self.attributes.add_str(key, value))
+        let fits = matches!(key, Key::Interned(key) if self.attributes.add_str(key, value));
+        self.fit = fits && self.keys.are_distinct;
     }
 }
 
@@ -113,17 +113,20 @@ impl Taker for First<'_> {
 pub(crate) fn set_first(span: &mut Span, packed: &[u8]) -> bool {
     let Some(attributes) = span.__first_attributes() else { return false };
     let keys = Keys { seen: 0, are_distinct: true };
-    let mut first = First { attributes, keys };
+    let mut first = First { attributes, keys, fit: true };
     let mut rest = packed;
     while !rest.is_empty() {
-        let Some(after) = usual::<false>(rest, &mut first) else { return false };
-        rest = after;
+        match usual::<false>(rest, &mut first) {
+            // What does not fit is not set.
+            Some(after) if first.fit => rest = after,
+            _ => return false,
+        }
     }
-    first.keys.are_distinct && first.attributes.set()
+    first.attributes.set()
 }
 
 /// Takes the first entry of `packed` if it is as most are, and right: its key is a number, its value a plain one. What follows it. `CHECKED`
-/// says that [`Reader::new`] has found `packed` to be right. `None`, too, if it was not taken.
+/// says that [`Reader::new`] has found `packed` to be right.
 // Each kind gives its value by itself, so that it goes where it is used and not through memory.
 #[inline(always)]
 fn usual<'a, const CHECKED: bool>(packed: &'a [u8], to: &mut impl Taker) -> Option<&'a [u8]> {
@@ -133,15 +136,18 @@ fn usual<'a, const CHECKED: bool>(packed: &'a [u8], to: &mut impl Taker) -> Opti
     match head[4] {
         1 => {
             let (truth, rest) = rest.split_first().filter(|(truth, _)| **truth < 2)?;
-            to.take(key, *truth != 0).then_some(rest)
+            to.take(key, *truth != 0);
+            Some(rest)
         }
         2 => {
             let (value, rest) = rest.split_first_chunk()?;
-            to.take(key, i64::from_le_bytes(*value)).then_some(rest)
+            to.take(key, i64::from_le_bytes(*value));
+            Some(rest)
         }
         3 => {
             let (value, rest) = rest.split_first_chunk()?;
-            to.take(key, f64::from_le_bytes(*value)).then_some(rest)
+            to.take(key, f64::from_le_bytes(*value));
+            Some(rest)
         }
         4 => {
             let (len, rest) = rest.split_first_chunk()?;
@@ -151,11 +157,13 @@ fn usual<'a, const CHECKED: bool>(packed: &'a [u8], to: &mut impl Taker) -> Opti
                 true => unsafe { std::str::from_utf8_unchecked(text) },
                 false => utf8(text).ok()?,
             };
-            to.take_str(key, text).then_some(rest)
+            to.take_str(key, text);
+            Some(rest)
         }
         8 => {
             let (value, rest) = rest.split_first_chunk()?;
-            to.take(key, Interned::from_number(u32::from_le_bytes(*value))?).then_some(rest)
+            to.take(key, Interned::from_number(u32::from_le_bytes(*value))?);
+            Some(rest)
         }
         _ => None,
     }
@@ -219,10 +227,11 @@ impl<'a> Reader<'a> {
         if self.rest.first() == Some(&4) {
             // The usual value has no memory of its own.
             self.byte().ok()?;
-            to.take(key, self.text().ok()?).then_some(self)
+            to.take(key, self.text().ok()?);
         } else {
-            to.take(key, self.value().ok()?).then_some(self)
+            to.take(key, self.value().ok()?);
         }
+        Some(self)
     }
 
     #[cold]
@@ -482,13 +491,12 @@ mod tests {
     struct Plain(Vec<(String, Value)>);
 
     impl Taker for Plain {
-        fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) -> bool {
+        fn take(&mut self, key: Key<'_>, value: impl IntoValue + Into<Value>) {
             let key = match key {
                 Key::Interned(key) => key.as_str(),
                 Key::Str(key) => key,
             };
             self.0.push((key.to_owned(), value.into()));
-            true
         }
     }
 
