@@ -334,6 +334,12 @@ impl Engine {
         Attached { before, not_send: std::marker::PhantomData }
     }
 
+    /// Takes back every [`attach`](Self::attach) on the calling thread: for the C ABI, which has no guards for it.
+    #[doc(hidden)]
+    pub fn __detach() {
+        thread::local().attach(std::ptr::null());
+    }
+
     /// Has `wake` called when the flusher must come back from its sleep. Only the first call counts.
     pub fn set_waker(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.waker.set(Box::new(wake));

@@ -65,7 +65,7 @@ pub use stats::{PipelineStats, SinkDrop, SinkStats};
 
 /// For the C library. Not for anybody else: it may change at any time.
 #[doc(hidden)]
-pub use crate::thread::undisturbed;
+pub use crate::{overhead::set_thread_untraced, thread::undisturbed};
 
 /// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
 #[doc(hidden)]

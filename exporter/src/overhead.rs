@@ -127,6 +127,15 @@ pub fn overhead<T>(rounds: u32, mut work: impl FnMut() -> T) -> Overhead {
     Overhead::of(&pairs)
 }
 
+/// Spans of the calling thread are not made from now on, or are again: for the C ABI.
+#[doc(hidden)]
+pub fn set_thread_untraced(is_untraced: bool) {
+    match is_untraced {
+        true => std::mem::forget(off().attach()),
+        false => Engine::__detach(),
+    }
+}
+
 /// An engine that records nothing.
 fn off() -> &'static Engine {
     static OFF: OnceLock<&Engine> = OnceLock::new();
