@@ -48,6 +48,14 @@ fn block(name: &str, results: &Results, machine: &str, counts: &str) -> Option<S
         ),
         "tail" => tail(results)?,
         "counts" => self::counts(counts),
+        "critical" => critical(results)?,
+        "live" => format!(
+            "The flusher {:.2} % of a core, the thread that records {:.2} %, both together {:.2} %; {:.0} spans were dropped.",
+            get("live", "flusher, % of a core")?,
+            get("live", "threads that record, % of a core")?,
+            get("live", "both, % of a core")?,
+            get("live", "dropped")?,
+        ),
         "peers" => peers(results)?,
         "flusher" => flusher(results)?,
         "levels" => levels(results)?,
@@ -213,6 +221,24 @@ fn ruby(results: &Results) -> Option<String> {
     ] {
         let (nanos, objects) = (get(&format!("{key} ns"))?, get(&format!("{key} objects"))?);
         let _ = writeln!(text, "| {label} | {nanos:.0} | {objects:.2} |");
+    }
+    Some(text)
+}
+
+fn critical(results: &Results) -> Option<String> {
+    let numbers = results.get("critical")?;
+    let mut text =
+        "| other threads | p50 ms | p99 ms | longest ms | lost |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for (key, label) in [
+        ("idle", "none"),
+        ("one thread busy", "one, recording as fast as it can"),
+        ("each core busy", "one a core, recording as fast as they can"),
+    ] {
+        let get = |name: &str| numbers.get(&format!("{key}, {name}")).copied();
+        let (p50, p99, max) = (get("p50 ms")?, get("p99 ms")?, get("max ms")?);
+        let lost = get("dropped")?;
+        let _ = writeln!(text, "| {label} | {p50:.2} | {p99:.2} | {max:.2} | {lost:.0} |");
     }
     Some(text)
 }

@@ -1,11 +1,13 @@
 //! The sections: each runs in a process of its own and prints its numbers.
 
 pub mod c;
+pub mod critical;
 pub mod deliver;
 pub mod encode;
 #[cfg(feature = "peers")]
 pub mod formats;
 pub mod hot;
+pub mod live;
 pub mod memory;
 pub mod off;
 #[cfg(feature = "peers")]
@@ -58,6 +60,8 @@ pub const ALL: &[Section] = &[
     Section { name: "encode", about: "from ring to compressed bytes", run: encode::run },
     Section { name: "memory", about: "what spans, threads and the engine take", run: memory::run },
     Section { name: "steady", about: "a steady load", run: steady::run },
+    Section { name: "critical", about: "critical spans under full load", run: critical::run },
+    Section { name: "live", about: "10,000 spans/s, watched by everything", run: live::run },
     Section { name: "deliver", about: "OTLP to a receiver that only reads", run: deliver::run },
     Section { name: "size", about: "bytes a span", run: size::run },
     #[cfg(feature = "peers")]

@@ -139,6 +139,21 @@ const TARGETS: &[Target] = &[
         1.0,
         "",
     ),
+    less(
+        "a critical span to the sink, each core busy, p99",
+        number!("critical", "each core busy, p99 ms"),
+        10.0,
+        10.0,
+        "ms",
+    ),
+    less(
+        "flusher at 10 k spans/s, metrics and endpoint on",
+        number!("live", "flusher, % of a core"),
+        1.0,
+        1.0,
+        "%",
+    ),
+    less("the same, recording included", number!("live", "both, % of a core"), 1.0, 1.0, "%"),
     more("ring to frame, bare", number!("encode", "ring to frame, bare M/s"), 7.0, 12.0, "M/s"),
     more(
         "ring to frame, 4 attributes",

@@ -8,6 +8,7 @@ pub mod forest;
 pub mod histogram;
 pub mod input;
 pub mod otlp_json;
+pub mod overhead;
 pub mod progress;
 pub mod render;
 pub mod replay;

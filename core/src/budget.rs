@@ -85,18 +85,20 @@ impl Budget {
     }
 
     /// Takes a chunk: at most an eighth of a thread's share of what is free, so that no thread runs
-    /// dry because another hoards. `urgent` spans may use the reserve.
+    /// dry because another hoards. `urgent` spans may use the reserve: one credit each, so that none is left over for the
+    /// ordinary ones that follow.
     pub(crate) fn take(&self, urgent: bool) -> Taken {
-        let reserve = if urgent { 0 } else { self.reserve.load(Relaxed) };
+        let reserve = self.reserve.load(Relaxed);
         let chunk_max = self.chunk_max.load(Relaxed);
         let threads = i64::from(self.threads.load(Relaxed)).max(1);
         let mut free = self.free.load(Relaxed);
         loop {
             let usable = free - reserve;
-            if usable <= 0 {
-                return Taken { credits: 0, pressure: true };
-            }
-            let credits = (usable / (8 * threads)).clamp(1, chunk_max);
+            let credits = match usable {
+                1.. => (usable / (8 * threads)).clamp(1, chunk_max),
+                _ if urgent && free > 0 => 1,
+                _ => return Taken { credits: 0, pressure: true },
+            };
             match self.free.compare_exchange_weak(free, free - credits, Relaxed, Relaxed) {
                 Ok(_) => {
                     let pressure = free - credits < self.capacity.load(Relaxed) / 2;
@@ -129,6 +131,18 @@ mod tests {
         assert_eq!(take_all(false), 980);
         assert_eq!(take_all(true), 20);
         assert_eq!(budget.free(), 0);
+    }
+
+    #[test]
+    fn an_urgent_span_takes_one_credit_of_the_reserve() {
+        let budget = Budget::new(65_536, 512);
+        while budget.take(false).credits > 0 {}
+        for left in (0..1310).rev() {
+            assert_eq!(budget.take(true), Taken { credits: 1, pressure: true });
+            assert_eq!(budget.free(), left);
+            assert_eq!(budget.take(false).credits, 0);
+        }
+        assert_eq!(budget.take(true).credits, 0);
     }
 
     #[test]

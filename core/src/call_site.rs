@@ -14,6 +14,8 @@ pub trait AttributeList {
     const WORDS_MAX: usize;
     /// How many there are.
     const COUNT: u32;
+    /// Whether the key `priority` is among them.
+    const HAS_PRIORITY: bool;
 
     /// Whether all keys, and all values that are literals, are interned; once so, it stays so.
     fn is_known(&self) -> bool;
@@ -58,14 +60,15 @@ impl Known {
     }
 }
 
-/// A key of a call site, and its value.
+/// A key of a call site, which is `priority` or not, and its value.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Attribute<V>(pub &'static StaticStr, pub V);
+pub struct Attribute<const IS_PRIORITY: bool, V>(pub &'static StaticStr, pub V);
 
 impl AttributeList for () {
     const WORDS_MAX: usize = 0;
     const COUNT: u32 = 0;
+    const HAS_PRIORITY: bool = false;
 
     #[inline(always)]
     fn is_known(&self) -> bool {
@@ -79,9 +82,12 @@ impl AttributeList for () {
     fn write_each(self, _payload: &mut Payload) {}
 }
 
-impl<V: IntoValue, Rest: AttributeList> AttributeList for (Attribute<V>, Rest) {
+impl<const IS_PRIORITY: bool, V: IntoValue, Rest: AttributeList> AttributeList
+    for (Attribute<IS_PRIORITY, V>, Rest)
+{
     const WORDS_MAX: usize = V::PLAIN_WORDS_MAX + Rest::WORDS_MAX;
     const COUNT: u32 = 1 + Rest::COUNT;
+    const HAS_PRIORITY: bool = IS_PRIORITY || Rest::HAS_PRIORITY;
 
     #[inline(always)]
     fn is_known(&self) -> bool {

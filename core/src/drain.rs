@@ -17,6 +17,8 @@ pub struct Drainer {
     next: usize,
     /// The highest flush ticket that the flusher has seen.
     noted: u64,
+    /// Threads had given the flusher up, as it made no room.
+    was_stuck: bool,
 }
 
 /// How the flusher may wait.
@@ -33,7 +35,7 @@ pub enum Sleep {
 impl Drainer {
     /// The drainer of `engine`. There must be one only.
     pub fn new(engine: &'static Engine) -> Self {
-        Drainer { engine, rings: Vec::new(), next: 0, noted: 0 }
+        Drainer { engine, rings: Vec::new(), next: 0, noted: 0, was_stuck: false }
     }
 
     /// The engine.
@@ -49,6 +51,22 @@ impl Drainer {
     /// Moves finished spans into `records`, which then holds `max` at most; returns how many came.
     /// Rings of threads that have ended are given up once they are empty.
     pub fn drain(&mut self, records: &mut Records, max: usize) -> usize {
+        self.drain_rings(records, max, |_| usize::MAX)
+    }
+
+    /// As [`drain`](Self::drain), but only what [`mark_critical`](Self::mark_critical) found: critical spans, and
+    /// what their threads recorded before them.
+    pub fn drain_critical(&mut self, records: &mut Records, max: usize) -> usize {
+        self.drain_rings(records, max, Reader::urgent)
+    }
+
+    /// Drains each ring of as many spans as `most` says of it.
+    fn drain_rings(
+        &mut self,
+        records: &mut Records,
+        max: usize,
+        most: impl Fn(&Reader) -> usize,
+    ) -> usize {
         self.adopt(false);
         self.note_resident();
         let room = max.saturating_sub(records.len());
@@ -60,10 +78,11 @@ impl Drainer {
             }
             let index = (first + turn) % count;
             let (ring, reader) = &mut self.rings[index];
+            let most = most(reader).min(left);
             // SAFETY: this is the only reader of the engine's rings; `take_into` moves the record out
             // and returns its cells.
             left -= unsafe {
-                reader.drain(&ring.get().ring, &self.engine.pool, left, |cell| {
+                reader.drain(&ring.get().ring, &self.engine.pool, most, |cell| {
                     take_into(records, cell)
                 })
             };
@@ -72,6 +91,10 @@ impl Drainer {
             self.next = index + 1;
         }
         self.drop_retired();
+        if left < room {
+            // Segments that were read to their end are free.
+            self.was_stuck |= self.engine.room.make();
+        }
         room - left
     }
 
@@ -118,6 +141,18 @@ impl Drainer {
         self.engine.limits.release_bytes(records.heap_bytes());
         records.clear();
         self.engine.budget.give(spans as i64);
+        self.was_stuck |= self.engine.room.make();
+    }
+
+    /// Whether a thread waits for room, so that what is pending should be sealed.
+    pub fn is_room_wanted(&self) -> bool {
+        self.engine.room.is_wanted()
+    }
+
+    /// Whether, since the last call, the flusher made room after threads had waited in vain and [given it
+    /// up](crate::export::EngineStats::flusher_is_stuck).
+    pub fn take_was_stuck(&mut self) -> bool {
+        std::mem::take(&mut self.was_stuck)
     }
 
     /// Whether less than a quarter of the budget is free, so that waiting spans should be sealed.
@@ -125,9 +160,27 @@ impl Drainer {
         self.engine.budget.is_under_pressure()
     }
 
-    /// Whether a critical span was recorded since the last call.
-    pub fn take_critical(&self) -> bool {
-        self.engine.critical.swap(0, std::sync::atomic::Ordering::Acquire) != 0
+    /// Finds the threads that recorded critical spans since the last call, for [`drain_critical`](Self::drain_critical); whether there is
+    /// one. The spans may have been drained already.
+    pub fn mark_critical(&mut self) -> bool {
+        use std::sync::atomic::Ordering::{Acquire, Relaxed};
+        let engine = self.engine;
+        if engine.critical.load(Relaxed) == 0 || engine.critical.swap(0, Acquire) == 0 {
+            return false;
+        }
+        self.adopt(false);
+        for (ring, reader) in &mut self.rings {
+            let ring = ring.get();
+            if ring.critical.load(Relaxed) != 0 && ring.critical.swap(0, Acquire) != 0 {
+                reader.mark_urgent(&ring.ring);
+            }
+        }
+        true
+    }
+
+    /// Whether some of what [`mark_critical`](Self::mark_critical) found has not been drained.
+    pub fn is_behind_critical(&self) -> bool {
+        self.rings.iter().any(|(_, reader)| reader.urgent() > 0)
     }
 
     /// Takes the unspent credits of idle threads back; with `detach`, their segments too.
@@ -240,6 +293,8 @@ impl Drainer {
         for (ring, reader) in &mut self.rings {
             reader.close(&ring.get().ring);
         }
+        // Who waits for room is refused now.
+        self.engine.room.make();
         let deadline = Instant::now() + timeout;
         while !self.rings.iter().all(|(ring, reader)| reader.settled(&ring.get().ring))
             && Instant::now() < deadline

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -19,6 +19,7 @@ use crate::limits::{LimitValues, SpanLimits, VALUE_LENGTH_UNLIMITED};
 use crate::park::{self, Park};
 use crate::pool::{Bytes, SEGMENT_BYTES, SegmentPool};
 use crate::ring::{Host, Refused};
+use crate::room::Room;
 use crate::sampler::Sampler;
 use crate::settings::RootSampler;
 use crate::thread::{self, ThreadRing};
@@ -109,6 +110,8 @@ pub struct EngineOptions {
     pub sampler: RootSampler,
     /// Spans are not created at all.
     pub disabled: bool,
+    /// How many milliseconds a thread waits that finds no room for its span, before the span is dropped; 0: it does not.
+    pub overflow_wait: u32,
     /// Attributes a span.
     pub attribute_count: u32,
     /// Characters of a string value, or bytes of a bytes value.
@@ -145,6 +148,7 @@ impl Default for EngineOptions {
             parent_based: true,
             sampler: RootSampler::AlwaysOn,
             disabled: false,
+            overflow_wait: 0,
             attribute_count: 128,
             attribute_value_length: u64::MAX,
             event_count: 128,
@@ -215,6 +219,10 @@ pub struct Engine {
     pub(crate) pool: SegmentPool,
     pub(crate) park: Park,
     pub(crate) tickets: Tickets,
+    pub(crate) room: Room,
+    overflow_wait: AtomicU32,
+    waited: AtomicU64,
+    waited_in_vain: AtomicU64,
     waker: OnceLock<Waker>,
     wakes: AtomicU64,
     sampler: ArcSwap<Sampler>,
@@ -259,6 +267,10 @@ impl Engine {
             pool: SegmentPool::new((options.max_bytes / SEGMENT_BYTES).clamp(4, 1 << 20)),
             park: Park::new(),
             tickets: Tickets::new(),
+            room: Room::new(),
+            overflow_wait: AtomicU32::new(options.overflow_wait),
+            waited: AtomicU64::new(0),
+            waited_in_vain: AtomicU64::new(0),
             waker: OnceLock::new(),
             wakes: AtomicU64::new(0),
             sampler: ArcSwap::from_pointee(Sampler::new(options.parent_based, options.sampler)),
@@ -293,6 +305,7 @@ impl Engine {
             self.sampler.store(Sampler::new(options.parent_based, options.sampler).into());
         }
         self.disabled.store(options.disabled, Ordering::Relaxed);
+        self.overflow_wait.store(options.overflow_wait, Ordering::Relaxed);
         *current = options.clone();
         thread::bump_epoch();
     }
@@ -319,6 +332,12 @@ impl Engine {
     pub fn attach(&'static self) -> Attached {
         let before = thread::local().attach(self);
         Attached { before, not_send: std::marker::PhantomData }
+    }
+
+    /// Takes back every [`attach`](Self::attach) on the calling thread: for the C ABI, which has no guards for it.
+    #[doc(hidden)]
+    pub fn __detach() {
+        thread::local().attach(std::ptr::null());
     }
 
     /// Has `wake` called when the flusher must come back from its sleep. Only the first call counts.
@@ -452,10 +471,51 @@ impl Engine {
         }
     }
 
-    /// A span asked to be sealed at once.
-    pub(crate) fn critical_recorded(&self) {
+    /// A span in `ring` asked to be sealed at once. The Release stores come after its record, and each pairs with an
+    /// Acquire in [`Drainer::mark_critical`](crate::export::Drainer::mark_critical): the flusher finds the ring, and there the span.
+    pub(crate) fn critical_recorded(&self, ring: &ThreadRing) {
+        ring.critical.store(1, Ordering::Release);
         self.critical.store(1, Ordering::Release);
         self.wake(park::Reason::Now);
+    }
+
+    /// What a thread does whose record was refused, each time it was: true if it is to try again. `waiting` is `None` at first, and
+    /// goes with the last try. It waits only for what the flusher can mend, for as long as the settings say.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn waits<'a>(
+        &'static self,
+        ring: &'a ThreadRing,
+        refused: Refused,
+        waiting: &mut Option<Waiting<'a>>,
+    ) -> bool {
+        if !matches!(refused, Refused::Budget | Refused::RingFull) || self.is_from_parent() {
+            return false;
+        }
+        let Some(waiting) = waiting else {
+            let patience = self.overflow_wait.load(Ordering::Relaxed);
+            if patience == 0 || ring.waits.get() || self.room.is_stuck() {
+                return false;
+            }
+            let deadline = Instant::now() + Duration::from_millis(patience.into());
+            *waiting = Some(Waiting::new(self, ring, deadline));
+            return true;
+        };
+        self.wake(park::Reason::Now);
+        match self.room.sleep(waiting.seen, Some(waiting.deadline)) {
+            Some(seen) => {
+                waiting.seen = seen;
+                waiting.saw_room = true;
+                true
+            }
+            None => {
+                self.waited_in_vain.fetch_add(1, Ordering::Relaxed);
+                if !waiting.saw_room {
+                    self.room.set_stuck();
+                }
+                false
+            }
+        }
     }
 
     /// Asks the flusher to hand over everything recorded before this call, and waits for it.
@@ -527,6 +587,9 @@ impl Engine {
             attributes_dropped: self.limits.attributes_dropped(),
             ring_bytes: self.pool.allocated() * SEGMENT_BYTES,
             bytes_free: self.limits.bytes_free().max(0) as u64,
+            waited: self.waited.load(Ordering::Relaxed),
+            waited_in_vain: self.waited_in_vain.load(Ordering::Relaxed),
+            flusher_is_stuck: self.room.is_stuck(),
             // Read last, so that `created` is not ahead of it.
             spans_free: self.budget.free().max(0) as u64,
             wakes: self.wakes.load(Ordering::Relaxed),
@@ -558,6 +621,31 @@ impl Engine {
     /// Adds to the drops that the flusher met.
     pub(crate) fn count_flusher_drops(&self, reason: Reason, spans: u64) {
         self.dropped[reason as usize].fetch_add(spans, Ordering::Relaxed);
+    }
+}
+
+/// A thread that waits for room.
+pub(crate) struct Waiting<'a> {
+    engine: &'static Engine,
+    ring: &'a ThreadRing,
+    deadline: Instant,
+    seen: u64,
+    /// The flusher has made room since, though others had it.
+    saw_room: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(engine: &'static Engine, ring: &'a ThreadRing, deadline: Instant) -> Self {
+        ring.waits.set(true);
+        engine.waited.fetch_add(1, Ordering::Relaxed);
+        Waiting { engine, ring, deadline, seen: engine.room.enter(), saw_room: false }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.engine.room.leave();
+        self.ring.waits.set(false);
     }
 }
 
@@ -692,6 +780,12 @@ pub struct EngineStats {
     pub ended_threads_dropped: Dropped,
     /// Attributes that limits or missing memory kept out of spans.
     pub attributes_dropped: u64,
+    /// Spans whose threads waited for room, as `OVERFLOW` asks for.
+    pub waited: u64,
+    /// Those of them for which there was none in time, so that they were dropped.
+    pub waited_in_vain: u64,
+    /// The flusher made no room while a thread waited as long as `OVERFLOW` says; until it does, nobody waits.
+    pub flusher_is_stuck: bool,
     /// Bytes of ring segments.
     pub ring_bytes: usize,
     /// Bytes of `MAX_BYTES` that are free.

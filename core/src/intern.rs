@@ -28,11 +28,18 @@ pub(crate) const TEXT_BYTES_MAX: usize = 64 << 10;
 const CHUNK: usize = 1024;
 const CHUNKS: usize = STATIC_MAX as usize / CHUNK;
 
+/// The key whose value `critical` makes a [critical](crate::Span::set_critical) span.
+pub(crate) const PRIORITY: &str = "priority";
+
 /// The number of an interned string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Interned(NonZeroU32);
 
 impl Interned {
+    /// The number of [`PRIORITY`]: it is the first in the table, so that whoever sets an attribute tells it by one compare.
+    #[doc(hidden)]
+    pub const __PRIORITY: Interned = Interned(NonZeroU32::MIN);
+
     /// Interns `text`, so that it costs four bytes in every span that uses it.
     ///
     /// `None` if it is longer than 256 bytes or the table is full; such a string
@@ -103,27 +110,33 @@ fn lock_map() -> Option<MutexGuard<'static, Map>> {
 /// Adds `text` unless it is there; `len_max` bounds the table.
 fn insert(text: &str, len_max: u32, keep: impl FnOnce(&str) -> &'static str) -> Option<Interned> {
     let mut map = lock_map()?;
-    let map = map.get_or_insert_default();
+    let map = map.get_or_insert_with(|| {
+        let mut map = FxHashMap::default();
+        let first = add(&mut map, PRIORITY);
+        debug_assert_eq!(first, Interned::__PRIORITY);
+        map
+    });
     if let Some(interned) = map.get(text) {
         return Some(*interned);
     }
+    (map.len() < len_max as usize).then(|| add(map, keep(text)))
+}
+
+/// Gives `text` the next number.
+fn add(map: &mut FxHashMap<&'static str, Interned>, text: &'static str) -> Interned {
     let index = map.len();
-    if index >= len_max as usize {
-        return None;
-    }
     let chunk = &TABLE.chunks[index / CHUNK];
     if chunk.load(Ordering::Relaxed).is_null() {
         let entries = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNK];
         chunk.store(Box::into_raw(Box::new(entries)), Ordering::Release);
     }
-    let text = keep(text);
     let interned = Interned(NonZeroU32::new(index as u32 + 1).expect("not zero"));
     // SAFETY: the chunk was stored above or by an earlier holder of the lock, and is never freed.
     let entry = unsafe { &(*chunk.load(Ordering::Relaxed))[index % CHUNK] };
     entry.store(Box::into_raw(Box::new(text)), Ordering::Release);
     TABLE.count.store(interned.get(), Ordering::Release);
     map.insert(text, interned);
-    Some(interned)
+    interned
 }
 
 /// A string literal at a call site, interned at first use.
@@ -245,6 +258,13 @@ mod tests {
             assert_eq!(Interned::new(text), Some(*interned));
             assert_eq!(interned.as_str(), text);
         }
+    }
+
+    #[test]
+    fn the_key_of_priorities_has_its_number_whoever_comes_first() {
+        Interned::new("intern.test.before").unwrap();
+        assert_eq!(Interned::new(PRIORITY), Some(Interned::__PRIORITY));
+        assert_eq!(Interned::__PRIORITY.as_str(), PRIORITY);
     }
 
     #[test]

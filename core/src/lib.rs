@@ -50,6 +50,7 @@ mod pool;
 pub mod propagation;
 pub mod record;
 mod ring;
+mod room;
 #[cfg(not(spanring_loom))]
 mod sampler;
 mod scratch;

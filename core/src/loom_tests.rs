@@ -12,6 +12,7 @@ use crate::park::{Park, Reason};
 use crate::pool::{Bytes, SegmentPool};
 use crate::record::{Cell, Header, header_cells};
 use crate::ring::{Host, Lifetime, Reader, Refused, Ring};
+use crate::room::Room;
 use crate::sync::barrier;
 use crate::ticket::{Tickets, Wait};
 
@@ -30,6 +31,7 @@ struct Small {
     pool: SegmentPool,
     park: Park,
     tickets: Tickets,
+    room: Room,
     ring: Ring,
     lifetime: Lifetime,
     bell: Mutex<bool>,
@@ -54,6 +56,7 @@ impl Small {
             pool: SegmentPool::new(3),
             park: Park::new(),
             tickets: Tickets::new(),
+            room: Room::new(),
             ring: Ring::new(),
             lifetime: Lifetime::new(),
             bell: Mutex::new(false),
@@ -66,14 +69,19 @@ impl Small {
     }
 
     fn record(&self, number: u64) -> Result<(), Refused> {
+        self.record_as(number, false)
+    }
+
+    fn record_as(&self, number: u64, urgent: bool) -> Result<(), Refused> {
         let header = Header { span: number, ..Header::default() };
         // SAFETY: each test has one producer; the closure writes one whole record of one cell.
-        // First as the hot path does.
-        if unsafe { self.ring.try_record(1, |cell| cell.cast::<Header>().write(header)) } {
+        // First as the hot path does, which urgent spans do not take.
+        if !urgent && unsafe { self.ring.try_record(1, |cell| cell.cast::<Header>().write(header)) }
+        {
             return Ok(());
         }
         // SAFETY: as above.
-        unsafe { self.ring.record(&self, 1, false, |cell| cell.cast::<Header>().write(header)) }
+        unsafe { self.ring.record(&self, 1, urgent, |cell| cell.cast::<Header>().write(header)) }
     }
 
     fn wake(&self, reason: Reason) {
@@ -180,6 +188,42 @@ fn loom_records_against_reclaim() {
 #[test]
 fn loom_records_against_detach() {
     records_against_reclaim(true);
+}
+
+/// The reserve is for urgent records, whoever takes and gives credits meanwhile: an ordinary record that comes after finds none of
+/// it, and none of it is lost.
+#[test]
+fn loom_the_reserve_is_for_urgent_records() {
+    model(3, || {
+        // Of fifty, one is held in reserve; another producer holds all the others but one.
+        let small = Small::with_batch(50, 4);
+        let held: i64 = std::iter::repeat_with(|| small.budget.take(false).credits).take(48).sum();
+        assert_eq!((held, small.budget.free()), (48, 2));
+        let producer = thread::spawn({
+            let small = small.clone();
+            move || {
+                let urgent = small.record_as(0, true).is_ok();
+                let ordinary = (1..3).filter(|number| small.record(*number).is_ok()).count();
+                let urgent = i64::from(urgent) + i64::from(small.record_as(3, true).is_ok());
+                (urgent, ordinary as i64)
+            }
+        });
+        let other = small.budget.take(false).credits;
+        let mut reader = Reader::new();
+        small.reclaim(&mut reader, false);
+        let (urgent, ordinary) = producer.join().unwrap();
+        // Nothing was settled, so two credits were all there was, one of them not for ordinary records.
+        assert!(other + ordinary <= 1, "{other} + {ordinary}");
+        assert_eq!(other + ordinary + urgent, 2, "{other} + {ordinary} + {urgent}");
+        let mut seen = Vec::new();
+        let spans = small.drain(&mut reader, &mut seen) as i64;
+        assert_eq!(spans, urgent + ordinary);
+        small.reclaim(&mut reader, false);
+        small.budget.give(spans + held + other);
+        assert_eq!(small.budget.free(), 50, "credits were lost or made");
+        // SAFETY: the only reader; the producer is done.
+        unsafe { reader.finish(&small.pool) };
+    });
 }
 
 /// The flusher reclaims, and sleeps for good unless it is woken: if a record were missed, loom would
@@ -366,5 +410,42 @@ fn loom_pool() {
         assert_eq!(all.len(), 2);
         // SAFETY: taken just now.
         all.into_iter().for_each(|segment| unsafe { pool.give(segment) });
+    });
+}
+
+/// A record that finds no room waits until the flusher has made some: if a wake-up were lost, loom would report the deadlock.
+#[test]
+fn loom_who_waits_for_room_is_woken() {
+    model(3, || {
+        let small = Small::new(1);
+        let flusher = thread::spawn({
+            let small = small.clone();
+            move || {
+                let mut reader = Reader::new();
+                let mut seen = Vec::new();
+                while seen.len() < 2 {
+                    let spans = small.drain(&mut reader, &mut seen);
+                    if spans > 0 {
+                        small.budget.give(spans as i64);
+                        small.room.make();
+                    } else {
+                        thread::yield_now();
+                    }
+                }
+                // SAFETY: the only reader; everything is read, and the producer records no more.
+                unsafe { reader.finish(&small.pool) };
+                seen
+            }
+        });
+        small.record(1).unwrap();
+        if small.record(2).is_err() {
+            let mut told = small.room.enter();
+            while small.record(2).is_err() {
+                told = small.room.sleep(told, None).expect("there is no deadline");
+            }
+            small.room.leave();
+        }
+        assert_eq!(flusher.join().unwrap(), [1, 2]);
+        assert!(!small.room.is_wanted());
     });
 }

@@ -66,7 +66,10 @@ macro_rules! __attribute_list {
         (
             {
                 static KEY: $crate::__private::StaticStr = $crate::__private::StaticStr::new($key);
-                $crate::__private::Attribute(&KEY, $crate::__value!($value))
+                $crate::__private::Attribute::<{ $crate::__private::is_priority($key) }, _>(
+                    &KEY,
+                    $crate::__value!($value),
+                )
             },
             $crate::__attribute_list!($($keys = $values),*),
         )
@@ -109,6 +112,11 @@ pub mod __private {
             }
             i += 1;
         }
+    }
+
+    /// Whether the key's value may make a span critical.
+    pub const fn is_priority(key: &str) -> bool {
+        equal(key.as_bytes(), crate::intern::PRIORITY.as_bytes())
     }
 
     const fn equal(a: &[u8], b: &[u8]) -> bool {

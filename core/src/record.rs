@@ -288,11 +288,18 @@ pub struct Payload {
     has_large: bool,
     /// Set when a write found no room; the operation that began it rolls back.
     overflowed: bool,
-    /// Not zero once there is something that a plain copy of the items does not do justice to: one was
-    /// dropped, one owns memory, they moved to the heap, or the span says so.
+    /// Not zero once there is something that a plain copy of the items does not do justice to
+    /// ([`special`]): one was dropped, one owns memory, they moved to the heap, or the span says so.
     /// (16 bits: so that this and the six words before are cleared by one store.)
     special: u16,
     inline: [MaybeUninit<u64>; INLINE_WORDS],
+}
+
+/// Bits of [`Payload`]'s `special`.
+mod special {
+    pub(super) const OTHER: u16 = 1;
+    /// The attribute `priority` was `critical`, and is unless it was set again.
+    pub(super) const PRIORITY: u16 = 1 << 1;
 }
 
 /// The first attributes of a span, all at once: none is set before [`set`](Self::set). For the C ABI.
@@ -455,7 +462,7 @@ impl Payload {
 
     /// The span's end must look at everything.
     pub(crate) fn mark_special(&mut self) {
-        self.special = 1;
+        self.special |= special::OTHER;
     }
 
     /// The items as words.
@@ -508,7 +515,7 @@ impl Payload {
             let mut block = scratch::take();
             block.extend_from_slice(self.words());
             self.heap = Some(block);
-            self.special = 1;
+            self.special |= special::OTHER;
         }
         self.len += count as u32;
         let block = self.heap.as_mut().expect("set above");
@@ -566,7 +573,7 @@ impl Payload {
             return;
         }
         self.has_large = true;
-        self.special = 1;
+        self.special |= special::OTHER;
         // SAFETY: `grow` gave `1 + LARGE_WORDS` words, as many as `Bytes` takes, aligned to 8.
         unsafe {
             at.write(item(tag, 0, key));
@@ -775,7 +782,7 @@ impl Payload {
     #[cold]
     fn attribute_refused(&mut self) {
         self.dropped_attributes += 1;
-        self.special = 1;
+        self.special |= special::OTHER;
         self.limits.count_attribute_dropped();
     }
 
@@ -783,10 +790,51 @@ impl Payload {
     #[doc(hidden)]
     pub fn attribute_set(&mut self, key: crate::Key<'_>, value: impl crate::IntoValue) {
         let limit = self.limits.attribute_count();
+        let is_priority = match key {
+            crate::Key::Interned(key) => key == Interned::__PRIORITY,
+            crate::Key::Str(key) => key == intern::PRIORITY,
+        };
         match self.set_among(0, self.attributes < limit, key, value) {
             Set::Added => self.attributes += 1,
             Set::Replaced => {}
             Set::Refused => self.attribute_refused(),
+        }
+        if is_priority {
+            self.priority_set();
+        }
+    }
+
+    /// The attribute `priority` was set.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn priority_set(&mut self) {
+        if self.priority_is_critical() {
+            self.special |= special::PRIORITY;
+        }
+    }
+
+    /// Whether the attribute `priority` makes the span critical, when it ends.
+    #[inline(always)]
+    pub(crate) fn is_critical(&self) -> bool {
+        self.special & special::PRIORITY != 0 && self.priority_is_critical()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn priority_is_critical(&self) -> bool {
+        const CRITICAL: &str = "critical";
+        let Some((mut at, _)) = self.find_attribute(0, &crate::Key::Str(intern::PRIORITY)) else {
+            return false;
+        };
+        let words = self.words();
+        if item_tag(words[at]) == tag::KEY {
+            at += item_words(words[at]);
+        }
+        match item_tag(words[at]) {
+            tag::STR => text(&words[at..]) == CRITICAL.as_bytes(),
+            tag::STR_INTERNED => Interned::from_raw(item_aux(words[at]) as u32)
+                .is_some_and(|value| value.as_str() == CRITICAL),
+            _ => false,
         }
     }
 
@@ -876,7 +924,7 @@ impl Payload {
     ) {
         if self.events >= self.limits.event_count() {
             self.dropped_events += 1;
-            self.special = 1;
+            self.special |= special::OTHER;
             return;
         }
         let tag = if wall { tag::EVENT_WALL } else { tag::EVENT };
@@ -900,7 +948,7 @@ impl Payload {
             self.events += 1;
         } else {
             self.dropped_events += 1;
-            self.special = 1;
+            self.special |= special::OTHER;
         }
     }
 
@@ -909,7 +957,7 @@ impl Payload {
     pub fn link(&mut self, link: &LinkWords<'_>, fill: impl FnOnce(&mut Attributes<'_>)) {
         if self.links >= self.limits.link_count() {
             self.dropped_links += 1;
-            self.special = 1;
+            self.special |= special::OTHER;
             return;
         }
         let limit = self.limits.link_attribute_count();
@@ -926,7 +974,7 @@ impl Payload {
             self.links += 1;
         } else {
             self.dropped_links += 1;
-            self.special = 1;
+            self.special |= special::OTHER;
         }
     }
 

@@ -365,6 +365,8 @@ pub(crate) struct Reader {
     tail: u64,
     /// What `head` was when the ring was last [marked](Self::mark).
     marked: u64,
+    /// What `head` was when a critical span was last [found](Self::mark_urgent).
+    urgent: u64,
     /// The ring is closed, and its producer has seen it or will.
     closed: bool,
     cursor: *const CellSlot,
@@ -381,6 +383,7 @@ impl Reader {
         Reader {
             tail: 0,
             marked: 0,
+            urgent: 0,
             closed: false,
             cursor: std::ptr::null(),
             end: std::ptr::null(),
@@ -401,6 +404,16 @@ impl Reader {
     /// Whether something recorded before the last [`mark`](Self::mark) has not been read.
     pub(crate) fn is_behind_mark(&self) -> bool {
         self.tail < self.marked
+    }
+
+    /// Remembers that what has been recorded up to now is to be read at once.
+    pub(crate) fn mark_urgent(&mut self, ring: &Ring) {
+        self.urgent = ring.head();
+    }
+
+    /// Records that are to be read at once.
+    pub(crate) fn urgent(&self) -> usize {
+        self.urgent.saturating_sub(self.tail) as usize
     }
 
     /// Whether the reader holds a segment.
@@ -607,8 +620,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// Record so many records of so many payload words.
-        Record(u8, u16),
+        /// Record so many records of so many payload words, urgent ones if true.
+        Record(u8, u16, bool),
         /// Drain at most so many, and settle them.
         Drain(u8),
         /// Reclaim, and detach if true.
@@ -619,7 +632,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (1u8..80, 0u16..1016).prop_map(|(count, words)| Step::Record(count, words)),
+            (1u8..80, 0u16..1016, any::<bool>())
+                .prop_map(|(count, words, urgent)| Step::Record(count, words, urgent)),
             any::<u8>().prop_map(Step::Drain),
             any::<bool>().prop_map(Step::Reclaim),
             Just(Step::Detach),
@@ -631,6 +645,7 @@ mod tests {
         #[test]
         fn the_ring_is_a_bounded_queue(steps in prop::collection::vec(step(), 1..200)) {
             const CAPACITY: usize = 300;
+            const ORDINARY: usize = CAPACITY - CAPACITY / 50;
             let host = Small { budget: Budget::new(CAPACITY, 64), pool: SegmentPool::new(5) };
             host.budget.thread_started();
             let ring = Ring::new();
@@ -639,12 +654,12 @@ mod tests {
             let mut number = 0;
             for step in steps {
                 match step {
-                    Step::Record(count, words) => for _ in 0..count {
+                    Step::Record(count, words, urgent) => for _ in 0..count {
                         let header = Header { span: number, payload_words: words, ..Header::default() };
                         let cells = header_cells(&header);
                         // SAFETY: one thread; the closure fills all cells.
                         let recorded = unsafe {
-                            ring.record(&host, cells, false, |at| {
+                            ring.record(&host, cells, urgent, |at| {
                                 at.cast::<Header>().write(header);
                                 for cell in 1..cells {
                                     at.add(cell).write(Cell([number; 8]));
@@ -652,8 +667,15 @@ mod tests {
                             })
                         };
                         match recorded {
-                            Ok(()) => oracle.push_back((number, words)),
-                            Err(Refused::Budget) => prop_assert!(oracle.len() >= CAPACITY - CAPACITY / 50),
+                            Ok(()) => {
+                                oracle.push_back((number, words));
+                                let most = if urgent { CAPACITY } else { ORDINARY };
+                                prop_assert!(oracle.len() <= most, "{} of {most}", oracle.len());
+                            }
+                            Err(Refused::Budget) => {
+                                let least = if urgent { CAPACITY } else { ORDINARY };
+                                prop_assert!(oracle.len() >= least);
+                            }
                             Err(Refused::RingFull) => {
                                 // Five segments of 255 cells, each of which may waste less than one record.
                                 let used: usize =

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builder::SettingsBuilder;
-pub use choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
+pub use choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret, Source};
 pub use explain::{ExplainTable, Explained};
 pub use layers::FileProblem;
 pub use problem::Problem;
@@ -72,6 +72,8 @@ pub struct Settings {
     pub max_spans: usize,
     /// Bytes that rings, large values, sealed batches and queues may hold together.
     pub max_bytes: u64,
+    /// What becomes of a span that finds no room.
+    pub overflow: Overflow,
     /// Spans in a batch; as soon as so many are pending, they are sealed.
     pub batch_size: usize,
     /// How long a span may be pending before it is sealed.
@@ -226,6 +228,7 @@ impl Settings {
             config: None,
             max_spans: 0,
             max_bytes: 0,
+            overflow: Overflow::Drop,
             batch_size: 0,
             flush_interval: Duration::ZERO,
             max_batch_wait: Duration::ZERO,

@@ -204,9 +204,12 @@ macro_rules! span_methods {
         /// The attributes of a call site, whose keys are distinct and not yet set.
         #[doc(hidden)]
         #[inline(always)]
-        pub fn __attributes(&mut self, known: &Known, list: impl AttributeList) {
+        pub fn __attributes<L: AttributeList>(&mut self, known: &Known, list: L) {
             if let Some(own) = self.recording() {
                 own.payload().attributes_new(known, list);
+                if L::HAS_PRIORITY {
+                    own.payload().priority_set();
+                }
             }
         }
 
@@ -350,7 +353,8 @@ macro_rules! span_methods {
         }
 
         /// The span is to be sealed and handed to the sinks at once when it ends, against budget that is
-        /// held in reserve.
+        /// held in reserve. The attribute `priority` with the value `critical` does the same, if the span has it when it
+        /// ends.
         pub fn set_critical(&mut self) -> &mut Self {
             if let Some(own) = self.recording() {
                 own.place.add_flag(flag::CRITICAL);
@@ -419,9 +423,21 @@ impl Span {
             Key::Interned(key) => {
                 if let Some(own) = self.recording() {
                     own.payload().attribute_new(key.get(), value);
+                    if key == crate::Interned::__PRIORITY {
+                        own.payload().priority_set();
+                    }
                 }
             }
             Key::Str(_) => _ = self.set_attribute(key, value),
+        }
+    }
+
+    /// The attribute `priority` is among its [first](Self::__first_attributes): for the C ABI.
+    #[doc(hidden)]
+    #[cold]
+    pub fn __priority_set(&mut self) {
+        if let Some(own) = self.recording() {
+            own.payload().priority_set();
         }
     }
 
@@ -871,6 +887,9 @@ impl Block {
         if !self.frame.context.trace_state.is_empty() {
             self.write_trace_state();
         }
+        if self.payload().is_critical() {
+            self.own.place.add_flag(flag::CRITICAL);
+        }
         self.payload().finish();
         let local = local();
         let ring = local.ring();
@@ -943,19 +962,26 @@ impl Block {
         let cells = 1 + (header.payload_words as usize).div_ceil(8);
         let urgent = self.is_urgent();
         let payload = self.payload();
-        // SAFETY: the ring is this thread's. The closure fills the header's cell and, if there is a
-        // payload, the cells behind it, by plain copies; the record owns its large values. A payload of
-        // at most INLINE_WORDS_MAX words takes at most half a segment.
-        let written = unsafe {
-            ring.ring.record(&engine, cells, urgent, |cell: *mut Cell| {
-                cell.cast::<Header>().write(header);
-                if header.payload_words > 0 {
-                    payload.move_to(cell.add(1));
-                }
-            })
+        let mut waiting = None;
+        let written = loop {
+            // SAFETY: the ring is this thread's. The closure fills the header's cell and, if there is a
+            // payload, the cells behind it, by plain copies; the record owns its large values. A payload of
+            // at most INLINE_WORDS_MAX words takes at most half a segment.
+            let written = unsafe {
+                ring.ring.record(&engine, cells, urgent, |cell: *mut Cell| {
+                    cell.cast::<Header>().write(header);
+                    if header.payload_words > 0 {
+                        payload.move_to(cell.add(1));
+                    }
+                })
+            };
+            match written {
+                Err(refused) if engine.waits(ring, refused, &mut waiting) => {}
+                _ => break written,
+            }
         };
         match written {
-            Ok(()) if header.flags & flag::CRITICAL != 0 => engine.critical_recorded(),
+            Ok(()) if header.flags & flag::CRITICAL != 0 => engine.critical_recorded(ring),
             Ok(()) => {}
             Err(refused) => engine.count_drop(Some(ring), refused.into()),
         }
@@ -1006,15 +1032,22 @@ impl Block {
             return engine.count_drop(Some(ring), Reason::ValueTooLarge);
         };
         let words = block_to_words(block);
-        // SAFETY: as in `write`; the record owns the block.
-        let written = unsafe {
-            ring.ring.record(&engine, 2, urgent, |cell: *mut Cell| {
-                cell.cast::<Header>().write(header);
-                cell.add(1).cast::<[u64; 2]>().write(words);
-            })
+        let mut waiting = None;
+        let written = loop {
+            // SAFETY: as in `write`; the record owns the block.
+            let written = unsafe {
+                ring.ring.record(&engine, 2, urgent, |cell: *mut Cell| {
+                    cell.cast::<Header>().write(header);
+                    cell.add(1).cast::<[u64; 2]>().write(words);
+                })
+            };
+            match written {
+                Err(refused) if engine.waits(ring, refused, &mut waiting) => {}
+                _ => break written,
+            }
         };
         match written {
-            Ok(()) if header.flags & flag::CRITICAL != 0 => engine.critical_recorded(),
+            Ok(()) if header.flags & flag::CRITICAL != 0 => engine.critical_recorded(ring),
             Ok(()) => {}
             Err(refused) => {
                 // SAFETY: the record was refused, so the block is still ours.

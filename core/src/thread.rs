@@ -63,6 +63,10 @@ pub(crate) struct ThreadRing {
     pub(crate) short_child: Cell<bool>,
     /// Drops that this thread has met, by reason. Written by the thread, read by `stats`.
     pub(crate) dropped: [AtomicU64; Reason::COUNT],
+    /// Not zero once a critical span was recorded that the flusher has not been told of yet.
+    pub(crate) critical: AtomicU32,
+    /// The thread waits for room: a signal handler that records meanwhile does not.
+    pub(crate) waits: Cell<bool>,
     lifetime: Lifetime,
     /// The next ring on the engine's list of new rings.
     pub(crate) next: AtomicPtr<ThreadRing>,
@@ -85,6 +89,8 @@ impl ThreadRing {
             short_root: Cell::new(0),
             short_child: Cell::new(false),
             dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
+            critical: AtomicU32::new(0),
+            waits: Cell::new(false),
             lifetime: Lifetime::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
             thread_id,
@@ -211,6 +217,8 @@ static NO_RING: NoRing = NoRing(ThreadRing {
     short_root: Cell::new(0),
     short_child: Cell::new(false),
     dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
+    critical: AtomicU32::new(0),
+    waits: Cell::new(false),
     lifetime: Lifetime::none(),
     next: AtomicPtr::new(std::ptr::null_mut()),
     thread_id: 0,

@@ -33,7 +33,7 @@ use crate::status::Status;
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
 /// hundredth of the budget.
 const POLL_MIN: Duration = Duration::from_micros(100);
-const POLL_MAX: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(20);
 /// Batches that one round seals at most, unless a flush asks for more.
 const ROUND_BATCHES: usize = 16;
 /// How long the two readings that fix the rate of the ticks are apart, at least.
@@ -237,14 +237,14 @@ impl Flusher {
         }
         // It stays there until it is in `flushes`: a panic on the way there must not lose it.
         let ticket = self.ticket;
-        let critical = self.drainer.take_critical();
         // What was recorded up to here is drained now; what comes meanwhile may wait.
-        let must_empty = ticket.is_some() || critical;
+        let must_empty = ticket.is_some();
         if must_empty {
             self.drainer.mark();
         }
         let mut found = 0;
         let more = loop {
+            found += self.seal_critical(now);
             let drained = self.drainer.drain(&mut self.records, self.settings.batch_size);
             found += drained;
             let full = self.records.len() >= self.settings.batch_size;
@@ -261,9 +261,9 @@ impl Flusher {
         if !self.records.is_empty() {
             let seal_at = *self.seal_at.get_or_insert(later(now, self.settings.flush_interval));
             if ticket.is_some()
-                || critical
                 || now >= seal_at
                 || self.drainer.is_under_pressure()
+                || self.drainer.is_room_wanted()
                 || self.shared.is_stopping()
             {
                 self.seal(now);
@@ -297,8 +297,32 @@ impl Flusher {
         if found > 0 && self.cleanup_at.is_none() {
             self.cleanup_at = Some(later(now, self.settings.cleanup_interval));
         }
+        if self.drainer.take_was_stuck() {
+            log::warning!(
+                "the flusher had made no room for as long as OVERFLOW lets threads wait, so they dropped spans at once until now; \
+                 is a sink slow, or the machine overloaded?"
+            );
+        }
         self.publish();
         more
+    }
+
+    /// Seals the critical spans that were recorded since the last look, before what other threads have in their rings, however
+    /// much that is. What is pending goes with them. Returns how many spans came.
+    fn seal_critical(&mut self, now: Instant) -> usize {
+        if !self.drainer.mark_critical() {
+            return 0;
+        }
+        let mut found = 0;
+        loop {
+            found += self.drainer.drain_critical(&mut self.records, self.settings.batch_size);
+            if !self.records.is_empty() {
+                self.seal(now);
+            }
+            if !self.drainer.is_behind_critical() {
+                return found;
+            }
+        }
     }
 
     /// Answers the flushes whose batches no sink waits for any more.

@@ -2,7 +2,8 @@
 //!
 //! An application installs one [`Pipeline`]; libraries that make spans need the crate `spanring` only.
 //!
-//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well?
+//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well? [`overhead`](fn@overhead):
+//!   what does tracing cost?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
 //!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
 //!   them.
@@ -34,6 +35,7 @@ pub mod otlp;
 mod otlp_sink;
 mod outbox;
 mod outlet;
+mod overhead;
 mod pipeline;
 pub mod render;
 mod scopes;
@@ -53,16 +55,17 @@ pub use log::next_message;
 #[doc(hidden)]
 pub use log::report;
 pub use memory_sink::MemorySink;
-pub use metrics::{HealthReport, Metrics};
+pub use metrics::{CpuShare, HealthReport, Metrics};
 pub use openai_sink::OpenAiOptions;
 pub use otlp_sink::OtlpOptions;
+pub use overhead::{Overhead, overhead};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
 
 /// For the C library. Not for anybody else: it may change at any time.
 #[doc(hidden)]
-pub use crate::thread::undisturbed;
+pub use crate::{overhead::set_thread_untraced, thread::undisturbed};
 
 /// What the fuzz targets reach of the crate's inside. Not for anybody else: it may change at any time.
 #[doc(hidden)]

@@ -19,7 +19,8 @@ use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::{Flusher, Parts};
 use crate::log;
 use crate::metrics::{
-    self, Facts, HealthReport, Memory, Meter, Metrics, NAME_BYTES_MAX, SERIES_MAX, Timings, Watch,
+    self, CpuSample, CpuShare, CpuShares, Facts, HealthReport, Memory, Meter, Metrics,
+    NAME_BYTES_MAX, SERIES_MAX, Timings, Watch,
 };
 use crate::openai_sink::OpenAiOptions;
 use crate::otlp_sink::OtlpOptions;
@@ -90,9 +91,19 @@ struct FlusherCpu {
     /// What the clock showed when the flusher began.
     before: Duration,
     ended: Option<Duration>,
+    shares: Option<CpuShares>,
 }
 
 impl FlusherCpu {
+    fn sample(&self, at: Instant) -> Option<CpuSample> {
+        Some(CpuSample { at, flusher: self.time()?, process: metrics::process_cpu()? })
+    }
+
+    fn share(&mut self) -> Option<CpuShare> {
+        let sample = self.sample(Instant::now())?;
+        Some(self.shares.as_mut()?.share(sample))
+    }
+
     fn time(&self) -> Option<Duration> {
         let running = self.clock.and_then(crate::thread::cpu_time);
         self.ended.or_else(|| Some(running?.saturating_sub(self.before)))
@@ -169,6 +180,13 @@ impl Pipeline {
     /// sealed.
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()
+    }
+
+    /// What share of the processor's time the flusher takes now; `None` before it started, and where the system does not tell. What spans
+    /// cost the threads that record them is not among it: `spanring overhead` measures that.
+    pub fn cpu_share(&self) -> Option<CpuShare> {
+        let is_ours = !self.shared.engine.is_from_parent();
+        is_ours.then(|| lock(&self.shared.flusher_cpu).share()).flatten()
     }
 
     /// Whether tracing is well, and why not. The limits are the settings `HEALTH_…`.
@@ -389,7 +407,9 @@ impl Shared {
     pub(crate) fn flusher_begins(&self) {
         let clock = crate::thread::cpu_clock();
         let before = clock.and_then(crate::thread::cpu_time).unwrap_or_default();
-        *lock(&self.flusher_cpu) = FlusherCpu { clock, before, ended: None };
+        let mut cpu = lock(&self.flusher_cpu);
+        *cpu = FlusherCpu { clock, before, ended: None, shares: None };
+        cpu.shares = cpu.sample(Instant::now()).map(CpuShares::new);
     }
 
     pub(crate) fn flusher_ends(&self) {
@@ -445,12 +465,20 @@ impl Shared {
             metrics: spans.as_ref().map_or(0, |spans| spans.bytes as u64),
             process: metrics::process_memory(),
         };
+        let (flusher_cpu, flusher_share) = match is_ours {
+            true => {
+                let mut cpu = lock(&self.flusher_cpu);
+                (cpu.time(), cpu.share())
+            }
+            false => (None, None),
+        };
         Metrics {
             uptime: now.saturating_duration_since(self.begun),
             spans_max: settings.max_spans as u64,
             bytes_max: settings.max_bytes,
             memory,
-            flusher_cpu: is_ours.then(|| lock(&self.flusher_cpu).time()).flatten(),
+            flusher_cpu,
+            flusher_share,
             seals,
             spans,
             stats,
@@ -834,6 +862,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         parent_based: settings.sampler.parent_based,
         sampler: settings.sampler.root,
         disabled: settings.disabled,
+        overflow_wait: settings.overflow.wait_millis(),
         attribute_count: settings.attribute_count_limit,
         attribute_value_length: settings
             .attribute_value_length_limit

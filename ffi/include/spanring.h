@@ -342,6 +342,14 @@ int32_t spanring_flush(uint64_t timeout_nano);
 // is possible once this has answered `SPANRING_OK`; with `SPANRING_ERROR_TIMED_OUT` it goes on ending: call again.
 int32_t spanring_shutdown(uint64_t timeout_nano);
 
+// Spans that the calling thread begins are not made from now on, as if there were no pipeline, until `spanring_thread_resume`: to measure what
+// tracing costs, by running something with it and without. Other threads go on; twice is once. Not for switching tracing off: that is
+// the setting DISABLED.
+int32_t spanring_thread_pause(void);
+
+// Spans of the calling thread are made again. Without a pause it does nothing.
+int32_t spanring_thread_resume(void);
+
 // Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere. Answers why, if it cannot be
 // started; it may be called again.
 int32_t spanring_after_fork_child(void);

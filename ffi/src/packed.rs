@@ -72,11 +72,16 @@ struct Keys {
     are_distinct: bool,
 }
 
+#[inline(always)]
+fn bit(key: Interned) -> u64 {
+    1 << (key.get() % 64)
+}
+
 impl Taker for Keys {
     #[inline(always)]
     fn take(&mut self, key: Key<'_>, _value: impl IntoValue + Into<Value>) {
         let bits = match key {
-            Key::Interned(key) => 1 << (key.get() % 64),
+            Key::Interned(key) => bit(key),
             Key::Str(_) => u64::MAX,
         };
         self.are_distinct &= self.seen & bits == 0;
@@ -122,7 +127,12 @@ pub(crate) fn set_first(span: &mut Span, packed: &[u8]) -> bool {
             _ => return false,
         }
     }
-    first.attributes.set()
+    let may_have_priority = first.keys.seen & bit(Interned::__PRIORITY) != 0;
+    let are_set = first.attributes.set();
+    if are_set && may_have_priority {
+        span.__priority_set();
+    }
+    are_set
 }
 
 /// Takes the first entry of `packed` if it is as most are, and right: its key is a number, its value a plain one. What follows it. `CHECKED`

@@ -494,6 +494,26 @@ pub extern "C" fn spanring_shutdown(timeout_nano: u64) -> i32 {
     })
 }
 
+/// Spans that the calling thread begins are not made from now on, as if there were no pipeline, until `spanring_thread_resume`: to measure what
+/// tracing costs, by running something with it and without. Other threads go on; twice is once. Not for switching tracing off: that is
+/// the setting DISABLED.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanring_thread_pause() -> i32 {
+    guarded(|| {
+        spanring_exporter::set_thread_untraced(true);
+        Ok(())
+    })
+}
+
+/// Spans of the calling thread are made again. Without a pause it does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanring_thread_resume() -> i32 {
+    guarded(|| {
+        spanring_exporter::set_thread_untraced(false);
+        Ok(())
+    })
+}
+
 /// Starts the pipeline of a fork child now instead of with its first span. Never needed; does nothing elsewhere. Answers why, if it cannot be
 /// started; it may be called again.
 #[unsafe(no_mangle)]

@@ -44,6 +44,14 @@ int main(int count, char **arguments) {
     ANSWERS(SPANRING_OK, spanring_span_set_status(&child, SPANRING_STATUS_ERROR, TEXT("no rows")));
     ANSWERS(SPANRING_OK, spanring_span_update_name(&child, TEXT("query")));
     ANSWERS(SPANRING_OK, spanring_span_set_critical(&child));
+    spanring_span unmade;
+    ANSWERS(SPANRING_OK, spanring_thread_pause());
+    ANSWERS(SPANRING_OK, spanring_span_start_named(TEXT("unmade"), NULL, &unmade));
+    recording = 1;
+    ANSWERS(SPANRING_OK, spanring_span_is_recording(&unmade, &recording));
+    CHECK(recording == 0);
+    ANSWERS(SPANRING_OK, spanring_span_end(&unmade));
+    ANSWERS(SPANRING_OK, spanring_thread_resume());
 
     /* Its context travels to another process and back. */
     spanring_context context, remote;

@@ -104,6 +104,45 @@ fn metrics_of_spans_are_those_of_the_spans_in_the_batches() {
     assert_eq!(after.flusher_cpu, pipeline.metrics().flusher_cpu);
 }
 
+/// Processor time of all of the process's threads, as the system counts it.
+fn process_seconds() -> f64 {
+    // SAFETY: the struct is plain data, and writable.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut usage), 0);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+#[test]
+fn the_flusher_s_share_is_its_time_by_the_process_s_and_by_the_clock() {
+    let (pipeline, _) = memory_pipeline(settings());
+    assert_eq!(pipeline.cpu_share(), None, "it has not begun");
+    let begin = Instant::now();
+    record(&pipeline, 20_000);
+    pipeline.flush(LONG).unwrap();
+    pipeline.shutdown(LONG).unwrap();
+    // The first share is of all its time, which has ended.
+    let used = pipeline.metrics().flusher_cpu.unwrap().as_secs_f64();
+    let share = pipeline.cpu_share().unwrap();
+    let process = process_seconds();
+    assert!(used > 0.0 && share.over <= begin.elapsed());
+    assert!((share.of_core * share.over.as_secs_f64() - used).abs() < 1e-6, "{share:?} {used}");
+    assert!(share.of_process <= 1.0 && share.of_process >= used / process, "{share:?} {process}");
+    let metrics = pipeline.metrics();
+    let json: serde_json::Value = serde_json::from_str(&metrics.to_json()).unwrap();
+    let found = &json["flusher"]["cpu_share"];
+    let share = metrics.flusher_share.unwrap();
+    assert_eq!(found["of_process"].as_f64(), Some(share.of_process));
+    assert_eq!(found["of_core"].as_f64(), Some(share.of_core));
+    assert_eq!(found["seconds"].as_f64(), Some(share.over.as_secs_f64()));
+    let text = metrics.to_openmetrics();
+    assert!(text.contains(&format!("\nspanring_flusher_core_ratio {}\n", share.of_core)));
+    assert!(text.contains(&format!("\nspanring_flusher_process_ratio {}\n", share.of_process)));
+}
+
 #[test]
 fn spans_are_measured_only_if_somebody_asks_and_from_then_on() {
     let (pipeline, _) = memory_pipeline(settings());

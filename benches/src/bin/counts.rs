@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const SHAPES: &str = "bare, four, child, unsampled, disabled, encode-bare, encode-four, pipeline";
+const SHAPES: &str = "bare, four, child, unsampled, disabled, reload, reload-alone, encode-bare, encode-four, pipeline";
 /// Spans between two drains.
 const BURST: u64 = 4096;
 
@@ -65,6 +65,8 @@ fn main() -> ExitCode {
         }
         "unsampled" => spans(times, RootSampler::AlwaysOff, || drop(span!("count.unsampled"))),
         "disabled" => (0..times).for_each(|_| drop(span!("count.disabled"))),
+        "reload" => reloads(times, true),
+        "reload-alone" => reloads(times, false),
         "encode-bare" => encode(times, &workload::bare(512)),
         "encode-four" => encode(times, &workload::four(512)),
         "pipeline" => pipeline(times),
@@ -74,6 +76,15 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Spans between two changes of the settings.
+const SPANS_A_RELOAD: u64 = 64;
+
+/// Puts other settings in force, as a change of the file or a live call does: with an odd number others than with an even one.
+fn reload(engine: &'static Engine, number: u64) {
+    let attribute_count = 128 - (number % 2) as u32;
+    engine.reconfigure(&EngineOptions { attribute_count, ..EngineOptions::default() });
 }
 
 /// Bursts within the budget; what drains them is counted, too, but does no more than copy.
@@ -98,6 +109,27 @@ fn spans(times: u64, sampler: RootSampler, record: impl Fn()) {
     }
     assert_eq!(engine.stats().dropped.total(), 0, "what is dropped is not measured");
     println!("{allocations}");
+}
+
+/// A change of the settings before each so many spans, with the spans or without: the difference is the spans, which then begin with
+/// one that takes the long way.
+fn reloads(times: u64, with_spans: bool) {
+    let engine = Engine::start(&EngineOptions::default());
+    assert!(engine.install(), "another engine is installed");
+    let mut drainer = Drainer::new(engine);
+    let mut records = Records::new();
+    for number in 0..times / SPANS_A_RELOAD {
+        reload(engine, number);
+        if with_spans {
+            (0..SPANS_A_RELOAD).for_each(|_| drop(span!("count.reload")));
+        }
+        if number % (BURST / SPANS_A_RELOAD) == 0 {
+            while drainer.drain(&mut records, 1024) > 0 {
+                drainer.settle(&mut records, None);
+            }
+        }
+    }
+    assert_eq!(engine.stats().dropped.total(), 0, "what is dropped is not measured");
 }
 
 fn encode(times: u64, workload: &workload::Workload) {

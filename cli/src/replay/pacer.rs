@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use spanring_exporter::{FlushError, Pipeline};
 
-/// Between two looks at what is free. The flusher looks at the rings every 1 to 5 ms.
+/// Between two looks at what is free. The flusher looks at the rings every 0.1 to 20 ms, and when few places are free.
 const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// How long the flusher may seal nothing before it is told to.
 const PATIENCE: Duration = Duration::from_millis(20);

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Preset, Propagator, Secret, Source};
+use super::choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret, Source};
 use super::layers::Layers;
 use super::parse::{Data, Dialect, Kind, Parsed, unique};
 use super::problem::{Problem, nearest, quote};
@@ -79,6 +79,7 @@ impl SettingsBuilder {
         preset: Preset,
         max_spans: usize,
         max_bytes: u64,
+        overflow: Overflow,
         batch_size: usize,
         flush_interval: Duration,
         max_batch_wait: Duration,

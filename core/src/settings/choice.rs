@@ -83,6 +83,72 @@ choice! {
     }
 }
 
+/// What becomes of a span for which there is no room in `MAX_SPANS` or `MAX_BYTES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is dropped and counted at once.
+    #[default]
+    Drop,
+    /// Its thread waits so many milliseconds at most for the flusher, from 1 to [`WAIT_MAX`](Self::WAIT_MAX), and then
+    /// drops it.
+    Wait(u32),
+}
+
+impl Overflow {
+    /// The longest wait, in milliseconds.
+    pub const WAIT_MAX: u32 = 60_000;
+
+    /// How many milliseconds a thread waits; 0 if it does not.
+    pub fn wait_millis(self) -> u32 {
+        match self {
+            Overflow::Drop => 0,
+            Overflow::Wait(millis) => millis,
+        }
+    }
+
+    /// The value that `drop` or `wait:MS` says.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.to_ascii_lowercase();
+        match text.strip_prefix("wait:") {
+            Some(millis) => {
+                let millis: u64 = millis
+                    .trim()
+                    .parse()
+                    .map_err(|_| "is not a whole number of milliseconds after wait:")?;
+                let wait = Overflow::Wait(u32::try_from(millis).unwrap_or(u32::MAX));
+                wait.check().map(|()| wait)
+            }
+            None if text == "drop" => Ok(Overflow::Drop),
+            None => Err("is neither drop nor wait:MS".to_owned()),
+        }
+    }
+
+    /// Whether it is in range.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub(super) fn check(self) -> Result<(), String> {
+        match self {
+            Overflow::Wait(millis) if !(1..=Self::WAIT_MAX).contains(&millis) => {
+                Err("is out of range".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Overflow::Drop => f.write_str("drop"),
+            Overflow::Wait(millis) => write!(f, "wait:{millis}"),
+        }
+    }
+}
+
 /// Names and values of a request's headers. The values may be secret: [`Debug`](fmt::Debug) leaves them out.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(String, String)>);

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Preset, Propagator, Secret};
+use super::choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret};
 use super::sampler::{RootSampler, SamplerSetting};
 
 /// Bytes of a value that is looked at; a longer one is refused.
@@ -37,6 +37,7 @@ pub(super) enum Data {
     Text(String),
     Path(PathBuf),
     Level(LogLevel),
+    Overflow(Overflow),
     Preset(Preset),
     Sampler(SamplerSetting),
     Root(RootSampler),
@@ -71,6 +72,8 @@ pub(super) enum Kind {
     Text,
     Path,
     Level,
+    /// What becomes of spans for which there is no room.
+    Overflow,
     Preset,
     Sampler,
     /// The argument of the sampler in force.
@@ -141,6 +144,7 @@ impl Kind {
             Kind::Address => Data::Address(address(text)?).into(),
             Kind::Text => Data::Text(text.to_owned()).into(),
             Kind::Level => Data::Level(log_level(text)?).into(),
+            Kind::Overflow => Data::Overflow(Overflow::parse(text)?).into(),
             Kind::Preset => Data::Preset(Preset::from_name(text).ok_or("is not a preset")?).into(),
             Kind::Sampler => {
                 Data::Sampler(SamplerSetting::from_name(text).ok_or("is not a sampler")?).into()
@@ -188,6 +192,7 @@ impl Kind {
                 return check_header_value(text);
             }
             (Kind::Word(words), Data::Text(text)) => words.contains(&text.as_str()),
+            (Kind::Overflow, Data::Overflow(overflow)) => return overflow.check(),
             (Kind::SamplerArgument, Data::Root(root)) => {
                 return SamplerSetting { parent_based: false, root: *root }.check();
             }
@@ -210,6 +215,7 @@ impl Kind {
             Kind::Text => format!("up to {TEXT_BYTES_MAX} bytes"),
             Kind::Path => "a path".to_owned(),
             Kind::Level => LogLevel::names(),
+            Kind::Overflow => format!("drop, or wait:MS with MS from 1 to {}", Overflow::WAIT_MAX),
             Kind::Preset => Preset::names(),
             Kind::Sampler => {
                 format!("{}, each also as parentbased_…", SamplerSetting::ROOT_NAMES.join(", "))
@@ -259,6 +265,7 @@ impl Data {
             Data::Text(text) => Some(text.clone()),
             Data::Path(path) => Some(path.display().to_string()),
             Data::Level(level) => Some(level.to_string()),
+            Data::Overflow(overflow) => Some(overflow.to_string()),
             Data::Preset(preset) => Some(preset.to_string()),
             Data::Sampler(sampler) => Some(sampler.to_string()),
             Data::Root(root) => SamplerSetting { parent_based: false, root: *root }.argument(),

@@ -69,6 +69,14 @@ pub(super) static TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        suffix: "OVERFLOW",
+        kind: Kind::Overflow,
+        access: plain!(Overflow, overflow),
+        default: "drop",
+        description: "What becomes of a span that finds no room: it is dropped, or its thread waits up to so many milliseconds for the flusher first.",
+        ..ROW
+    },
+    Row {
         suffix: "BATCH_SIZE",
         kind: Kind::Integer { min: 1, max: 65536, unit: "spans" },
         access: integer!(batch_size),

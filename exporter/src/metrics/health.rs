@@ -151,6 +151,12 @@ pub(crate) fn evaluate(facts: &Facts<'_>, watch: &mut Watch, now: Instant) -> He
     if *start_failed {
         reasons.push("The flusher's thread cannot be started, so spans stay in memory.".to_owned());
     }
+    if stats.engine.flusher_is_stuck {
+        reasons.push(
+            "The flusher has made no room for as long as OVERFLOW lets threads wait, so until it does they drop spans at once."
+                .to_owned(),
+        );
+    }
     if stats.sinks.is_empty() {
         reasons.push("There is no sink, so spans go nowhere.".to_owned());
     }

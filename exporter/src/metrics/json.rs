@@ -29,6 +29,8 @@ impl Metrics {
                 "spans_max": self.spans_max,
                 "ring_fill": self.ring_fill(),
                 "attributes_dropped": stats.engine.attributes_dropped,
+                "waited": stats.engine.waited,
+                "waited_in_vain": stats.engine.waited_in_vain,
                 "threads": stats.engine.threads.len(),
             },
             "batches": {
@@ -44,6 +46,11 @@ impl Metrics {
             },
             "flusher": {
                 "cpu_time": self.flusher_cpu.map(|time| time.as_secs_f64()),
+                "cpu_share": self.flusher_share.map(|share| json!({
+                    "of_process": share.of_process,
+                    "of_core": share.of_core,
+                    "seconds": share.over.as_secs_f64(),
+                })),
                 "wake_ups": stats.wake_ups,
                 "panics": stats.panics,
             },

@@ -19,7 +19,7 @@ pub use health::HealthReport;
 pub(crate) use health::{Facts, Watch, evaluate};
 pub(crate) use meter::Meter;
 pub(crate) use openmetrics::CONTENT_TYPE as OPENMETRICS_TYPE;
-pub(crate) use process::memory as process_memory;
+pub(crate) use process::{CpuSample, CpuShares, cpu_time as process_cpu, memory as process_memory};
 
 use crate::stats::PipelineStats;
 
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub memory: Memory,
     /// Processor time of the flusher's thread; `None` before it started, and where the system does not tell.
     pub flusher_cpu: Option<Duration>,
+    /// What share of the processor's time it takes now; `None` likewise.
+    pub flusher_share: Option<CpuShare>,
     /// How long batches took from the rings to the sinks, sinks that are called included; while spans are measured.
     pub seals: Timings,
     /// Of the spans themselves; `None` if they are not measured.
@@ -70,6 +72,19 @@ impl Metrics {
     pub fn ring_fill(&self) -> f64 {
         self.stats.engine.resident as f64 / self.spans_max.max(1) as f64
     }
+}
+
+/// What share of the processor's time the flusher takes now: since somebody asked the last time, if that was a second ago or longer, or the
+/// time before that; at first since the flusher began.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CpuShare {
+    /// Part of what the process used, all its threads, from 0 to 1. Zero if it used none.
+    pub of_process: f64,
+    /// Part of one core, from 0 to 1.
+    pub of_core: f64,
+    /// How long that was.
+    pub over: Duration,
 }
 
 /// Memory by part, in bytes.

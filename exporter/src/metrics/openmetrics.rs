@@ -57,6 +57,9 @@ impl Metrics {
             "Attributes that limits or missing memory kept out of spans.",
             engine.attributes_dropped,
         );
+        text.counter("spanring_spans_waited", "Spans that OVERFLOW let wait.", engine.waited);
+        let help = "Those that waited in vain and were dropped.";
+        text.counter("spanring_spans_waited_in_vain", help, engine.waited_in_vain);
         text.family("spanring_memory_bytes", "gauge", "Memory by part.");
         for (part, bytes) in [
             ("rings", self.memory.rings),
@@ -88,6 +91,12 @@ impl Metrics {
         if let Some(time) = self.flusher_cpu {
             let help = "Processor time of the flusher's thread.";
             text.counter("spanring_flusher_cpu_seconds", help, time.as_secs_f64());
+        }
+        if let Some(share) = self.flusher_share {
+            let help = "Part of the process's processor time that the flusher takes.";
+            text.gauge("spanring_flusher_process_ratio", help, share.of_process);
+            let help = "Part of one core that the flusher takes.";
+            text.gauge("spanring_flusher_core_ratio", help, share.of_core);
         }
         text.counter("spanring_flusher_wake_ups", "Returns from a wait.", stats.wake_ups);
         text.counter("spanring_flusher_panics", "Panics that were survived.", stats.panics);

@@ -1950,6 +1950,16 @@ static PyObject *next_message(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(n
     return decoded != NULL ? Py_BuildValue("(iN)", (int)severity, decoded) : NULL;
 }
 
+/* _pause(bool): whether this thread's spans are not made. */
+static PyObject *pause_thread(PyObject *Py_UNUSED(module), PyObject *object) {
+    int is_paused = PyObject_IsTrue(object);
+    if (is_paused < 0) {
+        return NULL;
+    }
+    (void)(is_paused ? spanring_thread_pause() : spanring_thread_resume());
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"current_span", current_span, METH_NOARGS, "current_span($module, /)\n--\n\nThe span that is current, or None."},
     {"_current_ids", current_ids, METH_NOARGS, NULL},
@@ -1970,6 +1980,7 @@ static PyMethodDef functions[] = {
     {"_metrics_json", metrics_json, METH_NOARGS, NULL},
     {"_health_json", health_json, METH_NOARGS, NULL},
     {"_next_message", next_message, METH_NOARGS, NULL},
+    {"_pause", pause_thread, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

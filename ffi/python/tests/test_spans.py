@@ -5,6 +5,7 @@ import contextvars
 import copy
 import enum
 import pickle
+import time
 import types
 
 import pytest
@@ -657,6 +658,39 @@ def test_settings_that_change_while_the_program_runs(pipeline):
     found = spanring.settings()
     assert (found["sampler"]["source"], found["batch_size"]["source"]) == ("default", "default")
     assert [span.name for span in pipeline.spans()] == ["yes"]
+
+
+def test_overhead_runs_the_work_untraced_and_traced_in_turn(tmp_path):
+    spanring.start(dir=tmp_path, ignore_environment=True)
+    recorded = []
+
+    def work():
+        with spanring.span("work") as span:
+            recorded.append(span.is_recording)
+
+    found = spanring.overhead(work, rounds=3)
+    assert recorded == [False, True, False, True, True, False, False, True]
+    assert found.rounds == 3 and found.baseline > 0 and found.traced > 0
+    assert str(found).startswith("untraced ") and "3 rounds" in str(found)
+    with pytest.raises(ZeroDivisionError):
+        spanring.overhead(lambda: 1 / 0)
+    with spanring.span("afterwards") as span:
+        assert span.is_recording
+    known = spanring.Overhead(rounds=1, baseline=10.0, traced=11.0, overhead=1.0, noise=0.5)
+    assert known.percent == 10.0 and known.is_measurable
+
+
+def test_a_priority_that_is_critical_leaves_at_once(tmp_path):
+    spanring.start(dir=tmp_path, flush_interval=3600, ignore_environment=True)
+    with spanring.span("usual", priority="high"):
+        pass
+    with spanring.span("now", priority="critical"):
+        pass
+    # With the interval alone it would take an hour.
+    deadline = time.monotonic() + 60
+    while spanring.stats()["sealed"] < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_metrics_and_health(tmp_path):

@@ -467,6 +467,33 @@ class TestSpans < Case
     assert_equal ["yes"], spans.map(&:name)
   end
 
+  def test_overhead_runs_the_block_untraced_and_traced_in_turn
+    start
+    recorded = []
+    found = Spanring.overhead(rounds: 3) { Spanring.span("work") { |span| recorded << span.recording? } }
+    assert_equal [false, true, false, true, true, false, false, true], recorded
+    assert_equal 3, found.rounds
+    assert_operator found.baseline, :>, 0
+    assert_match(/\Auntraced .* 3 rounds/, found.to_s)
+    assert_raises(ZeroDivisionError) { Spanring.overhead { 1 / 0 } }
+    assert_raises(ArgumentError) { Spanring.overhead }
+    Spanring.span("afterwards") { |span| assert span.recording? }
+    known = Spanring::Overhead.new(1, 10.0, 11.0, 1.0, 0.5)
+    assert_equal [10.0, true], [known.percent, known.measurable?]
+  end
+
+  def test_a_priority_that_is_critical_leaves_at_once
+    start(flush_interval: 3600)
+    Spanring.span("usual", priority: "high") { nil }
+    Spanring.span("now", priority: "critical") { nil }
+    # With the interval alone it would take an hour.
+    deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 60
+    while Spanring.stats["sealed"] < 2
+      assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC), :<, deadline
+      sleep 0.001
+    end
+  end
+
   def test_metrics_and_health
     start(metrics: true)
     10.times do

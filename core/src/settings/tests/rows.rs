@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::choice::{LogLevel, Preset, Propagator, Source};
+use super::super::choice::{LogLevel, Overflow, Preset, Propagator, Source};
 use super::super::parse::{Data, Dialect, Kind};
 use super::super::row::Row;
 use super::super::sampler::{RootSampler, SamplerSetting};
@@ -33,6 +33,7 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
         }
         Kind::Text => [same("shop"), same("till")],
         Kind::Path => [same("/var/spans"), same("relative/spans")],
+        Kind::Overflow => [same("wait:250"), ("drop".to_owned(), "DROP".to_owned())],
         Kind::Level => [same("debug"), ("error".to_owned(), "ERROR".to_owned())],
         Kind::Preset => [same("realtime"), ("production".to_owned(), "Production".to_owned())],
         Kind::Sampler => [same("traceidratio"), same("parentbased_every_nth")],
@@ -96,6 +97,9 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         }
         (Kind::Text, _) => return vec!["x".repeat(4097)],
         (Kind::Path, _) => return vec!["x".repeat((64 << 10) + 1)],
+        (Kind::Overflow, _) => {
+            &["wait", "wait:", "wait:0", "wait:60001", "wait:-1", "wait:1.5", "block"]
+        }
         (Kind::Level, _) => &["loud"],
         (Kind::Preset, _) => &["fast"],
         (Kind::Sampler, _) => &["sometimes", "parentbased_", "parentbased_parentbased_always_on"],
@@ -317,6 +321,7 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("config", "/etc/spans.toml", |b| b.config("/etc/spans.toml")),
     ("max_spans", "700", |b| b.max_spans(700)),
     ("max_bytes", "8388608", |b| b.max_bytes(8 << 20)),
+    ("overflow", "wait:50", |b| b.overflow(Overflow::Wait(50))),
     ("batch_size", "7", |b| b.batch_size(7)),
     ("flush_interval", "0.001", |b| b.flush_interval(Duration::from_millis(1))),
     ("max_batch_wait", "86400", |b| b.max_batch_wait(Duration::from_secs(86400))),
@@ -400,6 +405,7 @@ fn a_value_out_of_range_in_code_is_reported_and_the_lower_layer_decides() {
     let bad: &[(&str, Setter)] = &[
         ("max_spans", |b| b.max_spans(usize::MAX)),
         ("max_bytes", |b| b.max_bytes(u64::MAX)),
+        ("overflow", |b| b.overflow(Overflow::Wait(0))),
         ("batch_size", |b| b.batch_size(0)),
         ("flush_interval", |b| b.flush_interval(Duration::MAX)),
         ("max_batch_wait", |b| b.max_batch_wait(Duration::ZERO)),

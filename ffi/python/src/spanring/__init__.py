@@ -11,6 +11,7 @@ from __future__ import annotations
 from . import _processes
 from ._errors import SpanringError
 from ._logs import LogFilter, log_record_factory
+from ._overhead import Overhead, overhead
 from ._pipeline import Message, change_settings, flush, health, messages, metrics, settings, shutdown, start, stats
 from ._propagation import attach, extract, inject
 from ._spanring import Context, Span, current_span
@@ -23,6 +24,7 @@ __all__ = [
     "Context",
     "LogFilter",
     "Message",
+    "Overhead",
     "Span",
     "SpanringError",
     "attach",
@@ -35,6 +37,7 @@ __all__ = [
     "log_record_factory",
     "messages",
     "metrics",
+    "overhead",
     "settings",
     "shutdown",
     "span",

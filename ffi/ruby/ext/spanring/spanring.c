@@ -2075,6 +2075,13 @@ static VALUE health_json(VALUE module) {
     return text_from(spanring_health_json);
 }
 
+/* _pause(bool): whether this thread's spans are not made */
+static VALUE pause_thread(VALUE module, VALUE is_paused) {
+    (void)module;
+    (void)(RTEST(is_paused) ? spanring_thread_pause() : spanring_thread_resume());
+    return Qnil;
+}
+
 /* _next_message -> [severity, text], or nil */
 static VALUE next_message(VALUE module) {
     (void)module;
@@ -2144,6 +2151,7 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_metrics_json", metrics_json, 0);
     rb_define_singleton_method(spanring_module, "_health_json", health_json, 0);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
+    rb_define_singleton_method(spanring_module, "_pause", pause_thread, 1);
 
     define_components();
 
