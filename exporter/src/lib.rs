@@ -4,7 +4,7 @@
 //!
 //! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`], health and [`alerts`]: is all well?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
-//!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
+//!   [`ConsoleSink`] shows spans to a person, a [`Subscription`] gives them to the program, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
 //!   them.
 //! - [`Processor`]: sees spans before they are sealed, and may drop or change them.
 //! - [`batch`] and [`segment`]: the formats, written and read.
@@ -46,6 +46,7 @@ pub mod sink;
 mod spool;
 mod stats;
 mod status;
+mod subscription;
 mod thread;
 
 pub use alerts::{Alert, AlertKind, Alerts};
@@ -65,6 +66,7 @@ pub use processors::errors::{ErrorGroup, ErrorReport};
 pub use processors::{Processor, ProcessorStats, SpanView};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+pub use subscription::Subscription;
 
 /// For the C library. Not for anybody else: it may change at any time.
 #[doc(hidden)]

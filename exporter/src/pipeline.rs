@@ -32,6 +32,7 @@ use crate::sender::IoSource;
 use crate::sink::{InstanceId, Sink};
 use crate::stats::{PipelineStats, SinkStats};
 use crate::status::Status;
+use crate::subscription::Subscription;
 
 /// How long dropping a pipeline waits for what is left.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -283,12 +284,33 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Gives finished spans to the program itself, from now on. About `spans_max` of them wait to be taken; of more, whole batches are
+    /// dropped and counted, by the subscription and as refused by a sink of its name.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use spanring_exporter::{MemorySink, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder().sink(MemorySink::new()).install()?;
+    /// let mut subscription = pipeline.subscribe(10_000);
+    /// drop(spanring::span!("checkout"));
+    /// pipeline.flush(Duration::from_secs(1))?;
+    /// let line = subscription.next_json(Duration::from_secs(1)).expect("there is a span");
+    /// assert!(line.contains("\"name\":\"checkout\""));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn subscribe(&self, spans_max: u64) -> Subscription {
+        let (subscription, sink) =
+            Subscription::new(spans_max, Arc::downgrade(&self.shared));
+        self.add_sink(sink);
+        subscription
+    }
+
     /// Removes the sinks of that name. What waits for them is dropped and counted, or stays in the spool; their
     /// counts leave the stats.
     pub fn remove_sink(&self, name: impl Into<String>) {
-        let name = name.into();
-        lock(&self.shared.state).spools.retain(|(known, _)| *known != name);
-        self.shared.change_sinks(SinkChange::Remove(name));
+        self.shared.remove_sink(name.into());
     }
 
     /// Lets a processor see all spans that are sealed from now on: instead of the one of that name, or after the others.
@@ -543,6 +565,11 @@ impl Shared {
         let (settings, stats) = (&*settings, &stats);
         let facts = Facts { settings, stats, ended, start_failed, memory, last_minute };
         metrics::evaluate(&facts, &mut lock(&self.state).watch, now)
+    }
+
+    pub(crate) fn remove_sink(&self, name: String) {
+        lock(&self.state).spools.retain(|(known, _)| *known != name);
+        self.change_sinks(SinkChange::Remove(name));
     }
 
     fn change_sinks(&self, change: SinkChange) {

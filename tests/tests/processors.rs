@@ -237,7 +237,7 @@ fn processors_are_set_replaced_and_removed_while_threads_record_and_no_span_is_l
                                 span.drop_span("sevens");
                             }
                             1 => span.set_attribute("seen", round as i64),
-                            2 => panic!("now and then"),
+                            2 if number % 997 < 20 => panic!("now and then"),
                             _ => {}
                         }
                     }),
