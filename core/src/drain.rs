@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Reason, RingPtr};
-use crate::record::Records;
+use crate::record::{Fate, Records};
 use crate::ring::{Reader, take_into};
 use crate::sync::barrier;
 use crate::thread;
@@ -153,6 +153,20 @@ impl Drainer {
     /// up](crate::export::EngineStats::flusher_is_stuck).
     pub fn take_was_stuck(&mut self) -> bool {
         std::mem::take(&mut self.was_stuck)
+    }
+
+    /// Changes records and drops others, as a processor said: what is dropped is counted as [`Reason::Processor`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Records::apply`].
+    pub fn edit(&mut self, records: &mut Records, fates: Vec<(usize, Fate)>) {
+        let before = records.heap_bytes();
+        let mut dropped = records.apply(fates);
+        let after = records.heap_bytes() + dropped.heap_bytes();
+        // What was added is taken whether or not it is there: the span is.
+        self.engine.limits.add_bytes(before as i64 - after as i64);
+        self.settle(&mut dropped, Some(Reason::Processor));
     }
 
     /// Whether less than a quarter of the budget is free, so that waiting spans should be sealed.

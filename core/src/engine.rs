@@ -41,11 +41,13 @@ pub enum Reason {
     ShutDown,
     /// The flusher could not encode the span's batch.
     Encode,
+    /// A processor of the pipeline said so.
+    Processor,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All reasons, in the order of their numbers.
     pub const ALL: [Reason; Self::COUNT] = [
         Reason::Budget,
@@ -54,6 +56,7 @@ impl Reason {
         Reason::ReEntrant,
         Reason::ShutDown,
         Reason::Encode,
+        Reason::Processor,
     ];
 
     /// The reason's name in stats and batches.
@@ -65,6 +68,7 @@ impl Reason {
             Reason::ReEntrant => "re_entrant",
             Reason::ShutDown => "shut_down",
             Reason::Encode => "encode",
+            Reason::Processor => "processor",
         }
     }
 }
@@ -79,6 +83,11 @@ impl Dropped {
         self.0.iter().sum()
     }
 
+    /// Those that nobody asked to be dropped.
+    pub fn unasked(&self) -> u64 {
+        self.total() - self.0[Reason::Processor as usize]
+    }
+
     /// Those that were never recorded.
     fn refused(&self) -> u64 {
         self.total() - self.after_recording()
@@ -86,7 +95,7 @@ impl Dropped {
 
     /// Those that were recorded and then dropped by the flusher.
     pub(crate) fn after_recording(&self) -> u64 {
-        self.0[Reason::Encode as usize]
+        self.0[Reason::Encode as usize] + self.0[Reason::Processor as usize]
     }
 
     /// Names and counts, zeros included.

@@ -20,6 +20,8 @@
 //! in steady state, in a recycled buffer of the thread), or hand out a reference to memory that the
 //! record does not own.
 
+mod edit;
+
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +32,8 @@ use crate::intern::{self, Interned};
 use crate::limits::SpanLimits;
 use crate::scratch;
 use crate::value::Depth;
+
+pub use edit::{Asked, Change, Fate, Within};
 
 /// Bytes of one cell.
 pub const CELL_BYTES: usize = 64;

@@ -168,6 +168,30 @@ pub struct Settings {
     pub status_address: Option<SocketAddr>,
     /// Whether that may be an address that stands for all of the machine's.
     pub status_any_address: bool,
+    /// Whether alerts are looked for.
+    pub alerts: bool,
+    /// Where each alert is sent; `None`: nowhere.
+    pub alert_webhook: Option<Secret>,
+    /// How soon after something came it is looked at for alerts.
+    pub alert_interval: Duration,
+    /// How long after an alert there is no other of its type.
+    pub alert_cooldown: Duration,
+    /// Share of spans with an error beyond which there is an alert.
+    pub alert_error_rate: f64,
+    /// How long a span takes that counts as slow if it takes longer.
+    pub alert_slow_time: Duration,
+    /// Share of slow spans beyond which there is an alert.
+    pub alert_slow_rate: f64,
+    /// Duration beyond which there is an alert if one span of a hundred takes longer.
+    pub alert_p99: Option<Duration>,
+    /// Share of dropped spans beyond which there is an alert.
+    pub alert_drop_rate: f64,
+    /// Patterns of keys whose values are redacted, separated by commas; empty: none.
+    pub redact: String,
+    /// Whether spans with an error are grouped.
+    pub track_errors: bool,
+    /// How long a processor may take for a batch.
+    pub processor_max_time: Duration,
     /// Where each value came from, in the table's order.
     sources: Vec<Source>,
     problems: Vec<Problem>,
@@ -214,6 +238,11 @@ impl Settings {
     /// Whether anything asks for spans to be measured.
     pub fn measures_spans(&self) -> bool {
         self.metrics || self.report_every > 0 || self.status_address.is_some()
+    }
+
+    /// Whether anything asks for alerts.
+    pub fn watches_alerts(&self) -> bool {
+        self.alerts || self.alert_webhook.is_some()
     }
 
     /// Every setting with its value in force, and why it is that.
@@ -276,6 +305,18 @@ impl Settings {
             health_sink_grace: Duration::ZERO,
             status_address: None,
             status_any_address: false,
+            alerts: false,
+            alert_webhook: None,
+            alert_interval: Duration::ZERO,
+            alert_cooldown: Duration::ZERO,
+            alert_error_rate: 0.0,
+            alert_slow_time: Duration::ZERO,
+            alert_slow_rate: 0.0,
+            alert_p99: None,
+            alert_drop_rate: 0.0,
+            redact: String::new(),
+            track_errors: false,
+            processor_max_time: Duration::ZERO,
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
             layers: None,

@@ -17,6 +17,7 @@ use spanring::export::{Drainer, Reason, Sleep};
 use spanring::record::{Header, Records, flag};
 use spanring::settings::Settings;
 
+use crate::alerts::{self, Desk};
 use crate::batch::{BatchContext, Encoder, TickClock};
 use crate::config_file::{ConfigFile, Watch};
 use crate::delivery::{Reserved, panic_text};
@@ -24,6 +25,7 @@ use crate::log;
 use crate::otlp;
 use crate::outlet::{Outlet, Source};
 use crate::pipeline::{Shared, SinkChange};
+use crate::processors::Processing;
 use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::SealedBatch;
@@ -44,6 +46,8 @@ const CLOCK_INTERVAL: Duration = Duration::from_millis(100);
 const PANICS_MAX: u64 = 100;
 /// How long closing waits for threads that are in the middle of a record.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an alert on its way to the webhook may hold up the end, at most.
+const LAST_ALERTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells of changes of the file with settings. The sinks' tokens lie above, the waker's and the endpoint's below.
 const CONFIG: mio::Token = mio::Token((1 << 16) - 1);
@@ -57,6 +61,7 @@ pub(crate) struct Flusher {
     /// What is to be sealed after `records`, last first, while a batch that is too large is split.
     halves: Vec<Records>,
     encoder: Encoder,
+    processing: Processing,
     scopes: Scopes,
     clock_first: Reading,
     clock: Option<ClockMap>,
@@ -66,6 +71,10 @@ pub(crate) struct Flusher {
     outlet_numbers: usize,
     io: IoSource,
     status: Option<Status>,
+    /// While a setting asks for alerts.
+    alerts: Option<Box<Desk>>,
+    /// It panicked.
+    alerts_failed: bool,
     otlp: otlp::Writer,
     settings: Arc<Settings>,
     /// The file with settings, if there is one, and what tells of its changes.
@@ -120,6 +129,7 @@ impl Flusher {
             records: Records::new(),
             halves: Vec::new(),
             encoder,
+            processing: Processing::default(),
             scopes,
             clock_first: Reading::now(),
             clock: None,
@@ -128,6 +138,8 @@ impl Flusher {
             outlet_numbers,
             io,
             status,
+            alerts: None,
+            alerts_failed: false,
             otlp: otlp::Writer::new(),
             settings,
             config,
@@ -211,8 +223,11 @@ impl Flusher {
     fn run_until_stopped(&mut self) {
         loop {
             self.settings = self.shared.settings();
+            self.keep_desk();
             let more = self.work();
-            let listens = self.status.is_some() || self.outlets.iter().any(Outlet::is_sending);
+            let listens = self.status.is_some()
+                || self.alerts.as_ref().is_some_and(|desk| desk.is_busy())
+                || self.outlets.iter().any(Outlet::is_sending);
             if more && listens {
                 // Under full load nobody waits, but answers are to be seen.
                 self.poll_for(Some(Duration::ZERO));
@@ -232,6 +247,7 @@ impl Flusher {
     fn work(&mut self) -> bool {
         let now = Instant::now();
         self.change_sinks(now);
+        self.follow_processors();
         if let Some(ticket) = self.drainer.pending_ticket() {
             self.ticket = Some(ticket);
         }
@@ -304,6 +320,7 @@ impl Flusher {
             );
         }
         self.publish();
+        self.with_alerts(|desk, shared, settings| desk.tick(shared, settings, now));
         more
     }
 
@@ -321,6 +338,23 @@ impl Flusher {
             }
             if !self.drainer.is_behind_critical() {
                 return found;
+            }
+        }
+    }
+
+    /// Opens the desk for alerts, or closes it, as the settings have it now.
+    fn keep_desk(&mut self) {
+        if (self.settings.watches_alerts() && !self.alerts_failed) == self.alerts.is_some() {
+            return;
+        }
+        match &self.alerts {
+            Some(_) => {
+                self.with_alerts(|desk, shared, _| desk.close(shared));
+                self.alerts = None;
+            }
+            None => {
+                let desk = Desk::open(&self.shared, &self.settings, &self.io);
+                self.alerts = Some(Box::new(desk));
             }
         }
     }
@@ -361,9 +395,44 @@ impl Flusher {
         clock
     }
 
+    /// Lets the processors see what is pending, and seals what they leave.
+    fn seal(&mut self, now: Instant) {
+        let had_spans = !self.records.is_empty();
+        self.process(now);
+        if had_spans && self.records.is_empty() {
+            self.seal_at = None;
+            return;
+        }
+        self.seal_processed(now);
+    }
+
+    /// Takes what the application and the settings say about processors.
+    pub(crate) fn follow_processors(&mut self) {
+        let changes = self.shared.take_processor_changes();
+        let are_changed = !changes.is_empty();
+        changes.into_iter().for_each(|change| self.processing.change(change));
+        if self.processing.follow(&self.settings) || are_changed {
+            self.shared.publish_processors(self.processing.stats());
+        }
+    }
+
+    fn process(&mut self, now: Instant) {
+        self.follow_processors();
+        if !self.processing.is_idle() && !self.records.is_empty() {
+            self.clock(now);
+            let times = Times(self.clock.as_ref().expect("set by `clock`"));
+            let settings = &self.settings;
+            self.processing.run(&mut self.records, &mut self.drainer, &times, settings);
+            if settings.track_errors {
+                self.shared.track_errors(&self.records, &times);
+            }
+            self.shared.publish_processors(self.processing.stats());
+        }
+    }
+
     /// Seals what is pending, and offers it to the sinks; as two batches, where one exceeds what the
     /// format allows, and so on, until what is too large is a single span.
-    fn seal(&mut self, now: Instant) {
+    fn seal_processed(&mut self, now: Instant) {
         self.seal_at = None;
         let begun = self.settings.measures_spans().then(Instant::now);
         // What was recorded after a sink was removed does not go there.
@@ -394,10 +463,10 @@ impl Flusher {
             Err(error) if error.is_too_large() && spans > 1 => {
                 let rest = self.records.split_off(self.records.len() / 2);
                 self.halves.push(rest);
-                self.seal(now);
+                self.seal_processed(now);
                 if let Some(rest) = self.halves.pop() {
                     self.records = rest;
-                    self.seal(now);
+                    self.seal_processed(now);
                 }
                 return;
             }
@@ -430,6 +499,9 @@ impl Flusher {
         }
         if begun.is_some() {
             self.shared.measure(&self.records, &Times(clock), now, &self.settings);
+        }
+        if let Some(desk) = &mut self.alerts {
+            desk.add(&self.records, &Times(clock), &self.settings, now);
         }
         self.sequence += 1;
         self.sealed += spans;
@@ -496,7 +568,8 @@ impl Flusher {
             self.outlets.iter().filter_map(|outlet| outlet.deadline(now, &self.settings));
         let deadline = {
             let status = self.status.as_ref().and_then(Status::deadline);
-            deadlines.chain(self.seal_at).chain(self.cleanup_at).chain(status).min()
+            let alerts = self.alerts.as_ref().and_then(|desk| desk.deadline(&self.settings));
+            deadlines.chain(self.seal_at).chain(self.cleanup_at).chain(status).chain(alerts).min()
         };
         let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
         if sleep == Sleep::Poll {
@@ -520,6 +593,7 @@ impl Flusher {
             let now = Instant::now();
             let mut may_be_changed = false;
             let mut asked = Vec::new();
+            let mut for_alerts = Vec::new();
             for event in &self.events {
                 if event.token() == CONFIG {
                     may_be_changed = self.watch.as_mut().is_some_and(Watch::drain);
@@ -527,6 +601,8 @@ impl Flusher {
                     self.outlets.iter_mut().find(|outlet| outlet.owns(event.token()))
                 {
                     outlet.ready(event, now);
+                } else if alerts::owns_token(event.token()) {
+                    for_alerts.push(event.clone());
                 } else if self.status.as_ref().is_some_and(|status| status.owns(event.token())) {
                     asked.push(event.token());
                 }
@@ -536,6 +612,9 @@ impl Flusher {
             }
             for token in asked {
                 self.with_status(|status, shared| status.ready(token, shared, now));
+            }
+            for event in for_alerts {
+                self.with_alerts(|desk, _, _| desk.ready(&event, now));
             }
         }
     }
@@ -547,6 +626,17 @@ impl Flusher {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(status, shared))) {
             log::error!("the status endpoint panicked and is closed: {}", panic_text(&*panic));
             self.status = None;
+        }
+    }
+
+    /// A panic (a logger of the host, which libraries call, is others' code) costs the alerts, and nothing else.
+    fn with_alerts(&mut self, call: impl FnOnce(&mut Desk, &Shared, &Settings)) {
+        let Some(desk) = &mut self.alerts else { return };
+        let (shared, settings) = (&self.shared, &self.settings);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(desk, shared, settings))) {
+            let text = panic_text(&*panic);
+            log::error!("what looks for alerts panicked and is closed: {text}");
+            (self.alerts, self.alerts_failed) = (None, true);
         }
     }
 
@@ -612,6 +702,8 @@ impl Flusher {
             self.poll_for(Some(wait.max(Duration::from_millis(1))));
             self.publish();
         }
+        self.publish();
+        self.finish_alerts();
         // Answers that are there count.
         self.poll_for(Some(Duration::ZERO));
         let now = Instant::now();
@@ -639,6 +731,26 @@ impl Flusher {
         self.status = None;
         self.shared.flusher_ends();
         self.shared.stopped();
+    }
+
+    /// Looks a last time, and lets what it finds reach the webhook.
+    fn finish_alerts(&mut self) {
+        let now = Instant::now();
+        self.with_alerts(|desk, shared, settings| desk.look(shared, settings, now));
+        let until =
+            self.shared.stop_deadline().map_or(now, |until| until.min(now + LAST_ALERTS_TIMEOUT));
+        while self.alerts.as_ref().is_some_and(|desk| desk.is_busy())
+            && let now = Instant::now()
+            && now < until
+        {
+            let at = self.alerts.as_ref().and_then(|desk| desk.deadline(&self.settings));
+            let wait = at.unwrap_or(until).min(until).saturating_duration_since(now);
+            self.poll_for(Some(wait.max(Duration::from_millis(1))));
+            let now = Instant::now();
+            self.with_alerts(|desk, shared, settings| desk.tick(shared, settings, now));
+        }
+        self.with_alerts(|desk, shared, _| desk.close(shared));
+        self.alerts = None;
     }
 
     /// Lets `stats` see the sinks' counts.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 pub use self::compression::Compression;
-use self::secrets::Secrets;
+pub(crate) use self::secrets::Secrets;
 use crate::http::{
     Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, ProxySettings, Request,
     Response, TlsOptions, without_userinfo,

@@ -2,17 +2,19 @@
 //!
 //! An application installs one [`Pipeline`]; libraries that make spans need the crate `spanring` only.
 //!
-//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`] and health: is all well? [`overhead`](fn@overhead):
-//!   what does tracing cost?
+//! - [`Pipeline`]: engine, flusher and sinks; `flush`, `shutdown`, `stats`. [`metrics`], health and [`alerts`]: is all well?
+//!   [`overhead`](fn@overhead): what does tracing cost?
 //! - [`sink`]: where batches go, and how to write a sink of your own. [`mod@file_sink`] writes segments,
-//!   [`ConsoleSink`] shows spans to a person, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
+//!   [`ConsoleSink`] shows spans to a person, a [`Subscription`] gives them to the program, [`MemorySink`] keeps batches for tests; [`OtlpOptions`] and [`OpenAiOptions`] send
 //!   them.
+//! - [`Processor`]: sees spans before they are sealed, and may drop or change them.
 //! - [`batch`] and [`segment`]: the formats, written and read.
 //! - [`model`]: spans as plain data, as the readers give them; [`render`]: names, values and times for the eyes.
 //!
 //! What it never does: start a thread besides the one flusher of a pipeline (and one for a name look-up,
 //! which ends with it), or lose a span without a count.
 
+pub mod alerts;
 pub mod batch;
 mod config_file;
 mod console_sink;
@@ -37,6 +39,7 @@ mod outbox;
 mod outlet;
 mod overhead;
 mod pipeline;
+pub mod processors;
 pub mod render;
 mod scopes;
 pub mod segment;
@@ -45,8 +48,10 @@ pub mod sink;
 mod spool;
 mod stats;
 mod status;
+mod subscription;
 mod thread;
 
+pub use alerts::{Alert, AlertKind, Alerts};
 pub use config_file::with_config_file;
 pub use console_sink::{ConsoleSink, ConsoleStyle};
 pub use forward::{Forwarder, SettledPart};
@@ -60,8 +65,11 @@ pub use openai_sink::OpenAiOptions;
 pub use otlp_sink::OtlpOptions;
 pub use overhead::{Overhead, overhead};
 pub use pipeline::{Pipeline, PipelineBuilder, StartError, Unfinished, file_sink};
+pub use processors::errors::{ErrorGroup, ErrorReport};
+pub use processors::{Processor, ProcessorStats, SpanView};
 pub use spanring::export::FlushError;
 pub use stats::{PipelineStats, SinkDrop, SinkStats};
+pub use subscription::Subscription;
 
 /// For the C library. Not for anybody else: it may change at any time.
 #[doc(hidden)]

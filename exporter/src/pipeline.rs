@@ -12,6 +12,7 @@ use spanring::export::{Attached, Engine, EngineOptions, FlushError};
 use spanring::record::Records;
 use spanring::settings::Settings;
 
+use crate::alerts::{self, Alert, Alerts, WebhookCounts};
 use crate::batch::{Encoder, TickClock};
 use crate::config_file::ConfigFile;
 use crate::destination::Destination;
@@ -25,11 +26,14 @@ use crate::metrics::{
 use crate::openai_sink::OpenAiOptions;
 use crate::otlp_sink::OtlpOptions;
 use crate::outlet::Source;
+use crate::processors::errors::{ErrorReport, Tracker};
+use crate::processors::{Processor, ProcessorChange, ProcessorStats};
 use crate::scopes::Scopes;
 use crate::sender::IoSource;
 use crate::sink::{InstanceId, Sink};
 use crate::stats::{PipelineStats, SinkStats};
 use crate::status::Status;
+use crate::subscription::Subscription;
 
 /// How long dropping a pipeline waits for what is left.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +76,8 @@ pub(crate) struct Shared {
     changed: Condvar,
     /// Whether there is something in `State::sink_changes`.
     sinks_change: AtomicBool,
+    /// Whether there is something in `State::processor_changes`.
+    processors_change: AtomicBool,
     stopping: AtomicBool,
     batches: AtomicU64,
     bytes_raw: AtomicU64,
@@ -82,6 +88,8 @@ pub(crate) struct Shared {
     /// There once spans were measured.
     meter: Mutex<Option<Box<Meter>>>,
     flusher_cpu: Mutex<FlusherCpu>,
+    alerts: Mutex<alerts::Waiting>,
+    errors: Mutex<Tracker>,
 }
 
 /// Processor time of the flusher: by the clock of its thread while it runs, and afterwards as it was at the end.
@@ -118,6 +126,8 @@ struct State {
     start_failed: Option<Instant>,
     sinks: Vec<SinkStats>,
     sink_changes: Vec<SinkChange>,
+    processor_changes: Vec<ProcessorChange>,
+    processors: Vec<ProcessorStats>,
     /// Sinks with a spool: name, and the spool's directory.
     spools: Vec<(String, String)>,
     watch: Watch,
@@ -194,6 +204,30 @@ impl Pipeline {
         self.shared.health()
     }
 
+    /// Takes the alerts that were found since the last call, with the setting `ALERTS` or `ALERT_WEBHOOK`. A fork child has none of its
+    /// parent's.
+    pub fn alerts(&self) -> Alerts {
+        let mut taken = Alerts::default();
+        self.give_alerts(|alerts| {
+            taken = alerts;
+            true
+        });
+        taken
+    }
+
+    /// As [`alerts`](Self::alerts); they stay if `take` says that it could not take them.
+    #[doc(hidden)]
+    pub fn give_alerts(&self, take: impl FnOnce(Alerts) -> bool) {
+        if self.shared.engine.is_from_parent() {
+            take(Alerts::default());
+            return;
+        }
+        let mut waiting = lock(&self.shared.alerts);
+        if take(waiting.look()) {
+            waiting.clear();
+        }
+    }
+
     /// Where the status endpoint listens, if there is one: with port 0 in `STATUS_ADDRESS`, the port that was free.
     pub fn status_address(&self) -> Option<SocketAddr> {
         lock(&self.shared.state).status
@@ -268,12 +302,51 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Gives finished spans to the program itself, from now on. About `spans_max` of them wait to be taken; of more, whole batches are
+    /// dropped and counted, by the subscription and as refused by a sink of its name.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use spanring_exporter::{MemorySink, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder().sink(MemorySink::new()).install()?;
+    /// let mut subscription = pipeline.subscribe(10_000);
+    /// drop(spanring::span!("checkout"));
+    /// pipeline.flush(Duration::from_secs(1))?;
+    /// let line = subscription.next_json(Duration::from_secs(1)).expect("there is a span");
+    /// assert!(line.contains("\"name\":\"checkout\""));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn subscribe(&self, spans_max: u64) -> Subscription {
+        let (subscription, sink) =
+            Subscription::new(spans_max, Arc::downgrade(&self.shared));
+        self.add_sink(sink);
+        subscription
+    }
+
     /// Removes the sinks of that name. What waits for them is dropped and counted, or stays in the spool; their
     /// counts leave the stats.
     pub fn remove_sink(&self, name: impl Into<String>) {
-        let name = name.into();
-        lock(&self.shared.state).spools.retain(|(known, _)| *known != name);
-        self.shared.change_sinks(SinkChange::Remove(name));
+        self.shared.remove_sink(name.into());
+    }
+
+    /// Lets a processor see all spans that are sealed from now on: instead of the one of that name, or after the others.
+    pub fn set_processor(&self, name: impl Into<String>, processor: impl Processor + 'static) {
+        self.shared.change_processors(ProcessorChange::Set(name.into(), Box::new(processor)));
+    }
+
+    /// Removes the processor of that name; its counts leave the stats.
+    pub fn remove_processor(&self, name: impl Into<String>) {
+        self.shared.change_processors(ProcessorChange::Remove(name.into()));
+    }
+
+    /// The errors that were seen, with the setting `TRACK_ERRORS`. A fork child has none of its parent's.
+    pub fn errors(&self) -> ErrorReport {
+        if self.shared.engine.is_from_parent() {
+            return ErrorReport::default();
+        }
+        lock(&self.shared.errors).report()
     }
 
     #[cfg(test)]
@@ -400,7 +473,24 @@ impl Shared {
         let now = Instant::now();
         watch.look(known, now);
         let dropped: u64 = known.iter().map(SinkStats::dropped_total).sum();
-        watch.look_at_drops(self.engine.dropped().total() + dropped, now);
+        watch.look_at_drops(self.engine.dropped().unasked() + dropped, now);
+    }
+
+    /// The sink that has kept spans waiting longest without taking any, and for how long.
+    pub(crate) fn longest_wait(&self, now: Instant) -> Option<(String, Duration)> {
+        lock(&self.state).watch.longest_wait(now)
+    }
+
+    pub(crate) fn dropped_by_sinks(&self) -> u64 {
+        lock(&self.state).sinks.iter().map(SinkStats::dropped_total).sum()
+    }
+
+    pub(crate) fn push_alert(&self, alert: Alert) {
+        lock(&self.alerts).push(alert);
+    }
+
+    pub(crate) fn publish_webhook(&self, counts: WebhookCounts) {
+        lock(&self.alerts).webhook = counts;
     }
 
     /// The flusher runs on this thread from now on.
@@ -505,6 +595,11 @@ impl Shared {
         metrics::evaluate(&facts, &mut lock(&self.state).watch, now)
     }
 
+    pub(crate) fn remove_sink(&self, name: String) {
+        lock(&self.state).spools.retain(|(known, _)| *known != name);
+        self.change_sinks(SinkChange::Remove(name));
+    }
+
     fn change_sinks(&self, change: SinkChange) {
         lock(&self.state).sink_changes.push(change);
         self.sinks_change.store(true, Ordering::Release);
@@ -522,6 +617,35 @@ impl Shared {
         std::mem::take(&mut lock(&self.state).sink_changes)
     }
 
+    fn change_processors(&self, change: ProcessorChange) {
+        let Some(mut state) = self.lock_if_ours(&self.state) else { return };
+        // It is in the stats at once, and has seen no span there.
+        let (ProcessorChange::Set(name, _) | ProcessorChange::Remove(name)) = &change;
+        state.processors.retain(|known| known.name != *name);
+        if let ProcessorChange::Set(name, _) = &change {
+            state.processors.push(ProcessorStats::new(name));
+        }
+        state.processor_changes.push(change);
+        self.processors_change.store(true, Ordering::Release);
+    }
+
+    /// What was asked for since the last call; it counts for spans that are sealed from now on.
+    pub(crate) fn take_processor_changes(&self) -> Vec<ProcessorChange> {
+        if !self.processors_change.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut lock(&self.state).processor_changes)
+    }
+
+    pub(crate) fn publish_processors(&self, stats: Vec<ProcessorStats>) {
+        lock(&self.state).processors = stats;
+    }
+
+    /// Counts the errors of a batch.
+    pub(crate) fn track_errors(&self, records: &Records, clock: &impl TickClock) {
+        lock(&self.errors).add(records, clock);
+    }
+
     pub(crate) fn count_batch(&self, bytes_raw: usize, bytes: usize) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.bytes_raw.fetch_add(bytes_raw as u64, Ordering::Relaxed);
@@ -537,11 +661,13 @@ impl Shared {
     }
 
     fn stats(&self) -> PipelineStats {
-        let sinks = self.lock_if_ours(&self.state).map(|state| state.sinks.clone());
-        let sinks = sinks.unwrap_or_default();
+        let known = self.lock_if_ours(&self.state);
+        let known = known.map(|state| (state.sinks.clone(), state.processors.clone()));
+        let (sinks, processors) = known.unwrap_or_default();
         PipelineStats {
             engine: self.engine.stats(),
             sinks,
+            processors,
             batches: self.batches.load(Ordering::Relaxed),
             bytes_raw: self.bytes_raw.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
@@ -664,6 +790,7 @@ pub struct PipelineBuilder {
     service_name: Option<String>,
     attributes: Vec<(String, Value)>,
     sinks: Vec<Box<dyn Sink>>,
+    processors: Vec<ProcessorChange>,
     destinations: Vec<Destination>,
 }
 
@@ -690,6 +817,16 @@ impl PipelineBuilder {
     /// any sink in code, batches go to files in `SPANRING_DIR` if that is set.
     pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Lets a processor see all spans, as [`Pipeline::set_processor`] does.
+    pub fn processor(
+        mut self,
+        name: impl Into<String>,
+        processor: impl Processor + 'static,
+    ) -> Self {
+        self.processors.push(ProcessorChange::Set(name.into(), Box::new(processor)));
         self
     }
 
@@ -779,6 +916,8 @@ impl PipelineBuilder {
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
+        let processor_changes = std::mem::take(&mut self.processors);
+        let has_processors = !processor_changes.is_empty();
         let begun = Instant::now();
         let meter = settings.measures_spans().then(|| Box::new(Meter::new(begun)));
         let shared = Arc::new(Shared {
@@ -786,9 +925,10 @@ impl PipelineBuilder {
             instance: InstanceId(spanring::export::random_u128()),
             settings: Mutex::new(Arc::new(settings)),
             waiting: Mutex::new(None),
-            state: Mutex::new(State { spools, ..State::default() }),
+            state: Mutex::new(State { spools, processor_changes, ..State::default() }),
             changed: Condvar::new(),
             sinks_change: AtomicBool::new(false),
+            processors_change: AtomicBool::new(has_processors),
             stopping: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             bytes_raw: AtomicU64::new(0),
@@ -798,6 +938,8 @@ impl PipelineBuilder {
             begun,
             meter: Mutex::new(meter),
             flusher_cpu: Mutex::default(),
+            alerts: Mutex::default(),
+            errors: Mutex::default(),
         });
         let is_watching = config.is_some();
         let registry = io.registry.try_clone();
@@ -805,7 +947,8 @@ impl PipelineBuilder {
         let has_status = status.is_some();
         lock(&shared.state).status = status.as_ref().map(Status::address);
         let parts = Parts { poll, io, sinks: sources, encoder, scopes, status, config };
-        let flusher = Flusher::new(shared.clone(), parts);
+        let mut flusher = Flusher::new(shared.clone(), parts);
+        flusher.follow_processors();
         flusher.publish();
         *lock(&shared.waiting) = Some(flusher);
         let weak = Arc::downgrade(&shared);

@@ -2,6 +2,8 @@
 
 use spanring::export::EngineStats;
 
+use crate::processors::ProcessorStats;
+
 /// Why spans that were sealed did not reach a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -96,6 +98,8 @@ pub struct PipelineStats {
     pub engine: EngineStats,
     /// Sinks, in the order in which they were added.
     pub sinks: Vec<SinkStats>,
+    /// Processors in the order in which they see spans; `redact` and `errors` are those of the settings `REDACT` and `TRACK_ERRORS`.
+    pub processors: Vec<ProcessorStats>,
     /// Batches sealed, the closing one included.
     pub batches: u64,
     /// Bytes of their columns before compression.

@@ -645,6 +645,57 @@ int32_t spanring_metrics_json(char *out,
 int32_t spanring_health_json(char *out,
                              size_t *len);
 
+// Gives and takes the alerts since the last call as JSON (docs/alerts.md). `len` as for `spanring_stats_json`; with `SPANRING_ERROR_BUFFER` they
+// stay, and between two calls there may be more.
+//
+// # Safety
+//
+// As for [`spanring_stats_json`].
+int32_t spanring_alerts_json(char *out,
+                             size_t *len);
+
+// Gives the errors that were seen, by name, type and message, as JSON (docs/processors.md). `len` as for `spanring_stats_json`; between two calls
+// the text may grow.
+//
+// # Safety
+//
+// As for [`spanring_stats_json`].
+int32_t spanring_errors_json(char *out,
+                             size_t *len);
+
+// Opens a subscription: the host takes finished spans with `spanring_subscription_next`. About `spans_max` of them wait; of more, whole
+// batches are dropped and counted. `out` gets its number, which is never zero. It ends with `spanring_subscription_close`, and with the
+// pipeline.
+//
+// # Safety
+//
+// `out` is writable.
+int32_t spanring_subscription_open(uint64_t spans_max,
+                                   uint64_t *out);
+
+// Gives the next finished span as a line of JSON, ended by a zero byte (docs/processors.md has its fields), and waits for one at most
+// `timeout` nanoseconds. The code is `SPANRING_ERROR_EMPTY` if none came, and `SPANRING_ERROR_SHUT_DOWN` if none will. `len` says how many
+// bytes `out` has, and afterwards how long the text is; with `SPANRING_ERROR_BUFFER`, how long it would be: the span is given again then.
+// One thread at a time is served.
+//
+// # Safety
+//
+// `out` is writable for `*len` bytes (NULL if that is 0), `len` readable and writable.
+int32_t spanring_subscription_next(uint64_t subscription,
+                                   uint64_t timeout,
+                                   char *out,
+                                   size_t *len);
+
+// Gives how many spans were dropped because nobody took those before them.
+//
+// # Safety
+//
+// `out` is writable.
+int32_t spanring_subscription_dropped(uint64_t subscription, uint64_t *out);
+
+// Ends a subscription; what waits is given up. A thread that waits in `spanring_subscription_next` gets what comes, or its time is up.
+int32_t spanring_subscription_close(uint64_t subscription);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -19,7 +19,7 @@ fn the_header_is_what_the_code_says() {
     let mut config: cbindgen::Config = toml::from_str(CONFIG).expect("the configuration is right");
     config.header = Some(std::fs::read_to_string(root.join("src/header.txt")).unwrap());
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["error", "pipeline", "context", "span", "record", "stats"] {
+    for file in ["error", "pipeline", "context", "span", "record", "stats", "subscription"] {
         builder = builder.with_src(root.join(format!("src/{file}.rs")));
     }
     let bindings = builder.generate().expect("the code can be read");

@@ -5,7 +5,8 @@
 //! Outputs are written on success only.
 //!
 //! `error`: codes and the last error; `pipeline`: start to shutdown, forks; `span`, `context`, `record`: what instrumented
-//! code calls; `packed`: attributes in one piece of memory; `stats`.
+//! code calls; `packed`: attributes in one piece of memory; `stats`; `subscription`: finished
+//! spans for the host.
 #![allow(non_camel_case_types, reason = "names of the C ABI")]
 
 pub mod context;
@@ -15,6 +16,7 @@ pub mod pipeline;
 pub mod record;
 pub mod span;
 pub mod stats;
+pub mod subscription;
 
 #[cfg(test)]
 mod header;

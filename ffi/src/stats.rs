@@ -194,6 +194,41 @@ pub unsafe extern "C" fn spanring_health_json(out: *mut c_char, len: *mut usize)
     })
 }
 
+/// Gives and takes the alerts since the last call as JSON (docs/alerts.md). `len` as for `spanring_stats_json`; with `SPANRING_ERROR_BUFFER` they
+/// stay, and between two calls there may be more.
+///
+/// # Safety
+///
+/// As for [`spanring_stats_json`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_alerts_json(out: *mut c_char, len: *mut usize) -> i32 {
+    guarded(|| {
+        let (pipeline, _) = running()?;
+        let mut result = Ok(());
+        pipeline.give_alerts(|alerts| {
+            // SAFETY: the caller's promise.
+            result = unsafe { put_text(&alerts.to_json(), out, len, "out") };
+            result.is_ok()
+        });
+        result
+    })
+}
+
+/// Gives the errors that were seen, by name, type and message, as JSON (docs/processors.md). `len` as for `spanring_stats_json`; between two calls
+/// the text may grow.
+///
+/// # Safety
+///
+/// As for [`spanring_stats_json`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanring_errors_json(out: *mut c_char, len: *mut usize) -> i32 {
+    guarded(|| {
+        let text = running()?.0.errors().to_json();
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&text, out, len, "out") }
+    })
+}
+
 fn to_json(stats: &PipelineStats) -> serde_json::Value {
     let dropped: serde_json::Map<_, _> = stats
         .engine

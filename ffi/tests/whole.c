@@ -176,6 +176,37 @@ int main(int count, char **arguments) {
     ANSWERS(SPANRING_OK, spanring_health_json(json, &len));
     CHECK(strlen(json) == len && strstr(json, "\"tracing_enabled\":true"));
 
+    /* Alerts and errors, of which there are none, and a subscription. */
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_alerts_json(json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"alerts\":[]"));
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_errors_json(json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"errors\":[]"));
+    uint64_t subscription = 0, missed = 1;
+    ANSWERS(SPANRING_ERROR_NULL, spanring_subscription_open(100, NULL));
+    ANSWERS(SPANRING_OK, spanring_subscription_open(100, &subscription));
+    CHECK(subscription != 0);
+    len = sizeof(json);
+    ANSWERS(SPANRING_ERROR_EMPTY, spanring_subscription_next(subscription, 0, json, &len));
+    ANSWERS(SPANRING_OK, spanring_span_start(name, NULL, &child));
+    ANSWERS(SPANRING_OK, spanring_span_end(&child));
+    ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
+    ANSWERS(SPANRING_ERROR_NULL, spanring_subscription_next(subscription, SPANRING_FOREVER, json, NULL));
+    len = 3;
+    ANSWERS(SPANRING_ERROR_BUFFER, spanring_subscription_next(subscription, SPANRING_FOREVER, json, &len));
+    CHECK(len > 100 && len < sizeof(json));
+    len = sizeof(json);
+    ANSWERS(SPANRING_OK, spanring_subscription_next(subscription, SPANRING_FOREVER, json, &len));
+    CHECK(strlen(json) == len && strstr(json, "\"start_unix_nano\":") && strstr(json, "\"kind\":\"internal\""));
+    ANSWERS(SPANRING_ERROR_EMPTY, spanring_subscription_next(subscription, 1000, json, &len));
+    ANSWERS(SPANRING_OK, spanring_subscription_dropped(subscription, &missed));
+    CHECK(missed == 0);
+    ANSWERS(SPANRING_OK, spanring_subscription_close(subscription));
+    ANSWERS(SPANRING_ERROR_HANDLE, spanring_subscription_close(subscription));
+    ANSWERS(SPANRING_ERROR_HANDLE, spanring_subscription_next(subscription, 0, json, &len));
+    ANSWERS(SPANRING_ERROR_HANDLE, spanring_subscription_dropped(0, &missed));
+
     /* Settings that change meanwhile. */
     spanring_setting changes[] = {{TEXT("sampler"), TEXT("always_off")}, {TEXT("BATCH_SIZE"), TEXT("9")}};
     ANSWERS(SPANRING_OK, spanring_settings_change(changes, 2));

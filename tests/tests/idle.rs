@@ -117,6 +117,26 @@ fn an_endpoint_that_nobody_asks_makes_no_wake_up() {
     assert!(counts() > at_first);
 }
 
+#[test]
+fn alerts_make_a_wake_up_after_what_came_and_none_afterwards() {
+    let before = threads();
+    let builder = settings().alerts(true).alert_interval(Duration::from_millis(20));
+    let pipeline = Pipeline::builder()
+        .settings(builder.health_max_memory(1 << 40).build())
+        .sink(spanring_exporter::MemorySink::new())
+        .build()
+        .unwrap();
+    let _attached = pipeline.attach();
+    (0..10).for_each(|_| drop(span!("few")));
+    pipeline.flush(LONG).unwrap();
+    let flusher = flusher(&before);
+    wait_for_rest(|| switches(flusher));
+    let counts = || (switches(flusher), pipeline.stats().wake_ups);
+    let at_first = counts();
+    std::thread::sleep(WATCHED);
+    assert_eq!(counts(), at_first, "the flusher woke up");
+}
+
 /// The first test once more, as the kernel's calls show it.
 #[test]
 fn an_idle_pipeline_makes_no_system_call() {

@@ -115,6 +115,17 @@ impl SettingsBuilder {
         health_sink_grace: Duration,
         status_address: SocketAddr,
         status_any_address: bool,
+        alerts: bool,
+        alert_interval: Duration,
+        alert_cooldown: Duration,
+        alert_error_rate: f64,
+        alert_slow_time: Duration,
+        alert_slow_rate: f64,
+        alert_p99: Duration,
+        alert_drop_rate: f64,
+        redact: impl Into<String>,
+        track_errors: bool,
+        processor_max_time: Duration,
     }
 
     /// Sets the setting of that name (`MAX_SPANS`, or `max_spans`) as its environment variable would, but from code: what
@@ -200,6 +211,12 @@ impl SettingsBuilder {
     pub fn openai_project_id(mut self, id: impl Into<String>) -> Self {
         self.code.openai_project_id = Some(id.into());
         self.mark("openai_project_id")
+    }
+
+    /// Sets [`Settings::alert_webhook`].
+    pub fn alert_webhook(mut self, url: impl Into<String>) -> Self {
+        self.code.alert_webhook = Some(Secret(url.into()));
+        self.mark("alert_webhook")
     }
 
     /// Sets [`Settings::sampler`] together with its argument.

@@ -89,6 +89,8 @@ pub(super) enum Kind {
     HeaderValue,
     /// The same, and nothing may show it.
     Secret,
+    /// A URL whose every part may be secret.
+    Webhook,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -156,7 +158,7 @@ impl Kind {
             Kind::Headers => Data::Headers(Headers(attributes(text)?)).into(),
             Kind::BaseUrl => Data::Text(base_url(text)?).into(),
             Kind::HeaderValue => Data::Text(text.to_owned()).into(),
-            Kind::Secret => Data::Secret(Secret(text.to_owned())).into(),
+            Kind::Secret | Kind::Webhook => Data::Secret(Secret(text.to_owned())).into(),
             Kind::Word(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
                 Data::Text(word.ok_or("is not one of the words")?.to_string()).into()
@@ -191,6 +193,7 @@ impl Kind {
             (Kind::HeaderValue, Data::Text(text)) | (Kind::Secret, Data::Secret(Secret(text))) => {
                 return check_header_value(text);
             }
+            (Kind::Webhook, Data::Secret(Secret(text))) => return check_webhook(text),
             (Kind::Word(words), Data::Text(text)) => words.contains(&text.as_str()),
             (Kind::Overflow, Data::Overflow(overflow)) => return overflow.check(),
             (Kind::SamplerArgument, Data::Root(root)) => {
@@ -236,6 +239,10 @@ impl Kind {
             }
             Kind::HeaderValue | Kind::Secret => {
                 format!("up to {TEXT_BYTES_MAX} visible ASCII characters")
+            }
+            Kind::Webhook => {
+                "http://[USER:PASSWORD@]HOST[:PORT][/PATH], https://…, unix:///SOCKET[:/PATH]"
+                    .to_owned()
             }
             Kind::Word(words) => words.join(", "),
         }
@@ -519,6 +526,24 @@ fn base_url(text: &str) -> Result<String, String> {
     }
     let url = endpoint(text, Dialect::OpenTelemetry)?;
     Ok(url.trim_end_matches('/').trim_end_matches(':').to_owned())
+}
+
+/// The form alone; what the client makes of it is seen when the pipeline starts.
+fn check_webhook(text: &str) -> Result<(), String> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("has a space or a control character in it".to_owned());
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" if !rest.is_empty() && !rest.starts_with(['/', '?', ':', '#']) => Ok(()),
+        "http" | "https" => Err("names no host".to_owned()),
+        "unix" if rest.len() > 1 && rest.starts_with('/') => Ok(()),
+        "unix" => Err("has no absolute path of a socket behind unix://".to_owned()),
+        _ => Err("has no http://, https:// or unix:// in front".to_owned()),
+    }
 }
 
 fn check_header_value(text: &str) -> Result<(), String> {

@@ -93,7 +93,9 @@ impl Row {
     pub(super) fn quote(&self, raw: &OsStr) -> String {
         match self.kind {
             // It may hold a secret, or part of one.
-            Kind::Headers | Kind::Endpoint | Kind::BaseUrl | Kind::Secret => quote("…".as_ref()),
+            Kind::Headers | Kind::Endpoint | Kind::BaseUrl | Kind::Secret | Kind::Webhook => {
+                quote("…".as_ref())
+            }
             _ => quote(raw),
         }
     }

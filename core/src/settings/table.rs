@@ -553,4 +553,101 @@ pub(super) static TABLE: &[Row] = &[
         description: "Whether STATUS_ADDRESS may be 0.0.0.0 or [::], which is every address of the machine.",
         ..ROW
     },
+    Row {
+        suffix: "ALERTS",
+        kind: Kind::Switch,
+        access: plain!(Switch, alerts),
+        default: "false",
+        description: "Whether alerts are looked for; ALERT_WEBHOOK switches that on, too. HEALTH_MAX_MEMORY and HEALTH_SINK_GRACE are limits of theirs as well.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_WEBHOOK",
+        kind: Kind::Webhook,
+        access: optional!(Secret, alert_webhook),
+        unset: Some("no request is sent"),
+        live: false,
+        description: "A URL to which each alert is sent as JSON; it is shown nowhere.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_INTERVAL",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, alert_interval),
+        default: "10",
+        description: "How soon after something came it is looked at for alerts; after 1000 spans that happens at once.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_COOLDOWN",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, alert_cooldown),
+        default: "300",
+        description: "How long after an alert there is no other of its type.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_ERROR_RATE",
+        kind: Kind::Share,
+        access: plain!(Share, alert_error_rate),
+        default: "0.05",
+        description: "Share of spans with an error beyond which there is an alert; 1 is never.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_SLOW_TIME",
+        kind: duration_ms(1, DAY_MS),
+        access: plain!(Duration, alert_slow_time),
+        default: "1",
+        description: "How long a span takes that counts as slow if it takes longer.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_SLOW_RATE",
+        kind: Kind::Share,
+        access: plain!(Share, alert_slow_rate),
+        default: "0.1",
+        description: "Share of slow spans beyond which there is an alert; 1 is never.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_P99",
+        kind: duration_ms(1, DAY_MS),
+        access: optional!(Duration, alert_p99),
+        unset: Some("never"),
+        description: "Duration beyond which there is an alert if one span of a hundred takes longer.",
+        ..ROW
+    },
+    Row {
+        suffix: "ALERT_DROP_RATE",
+        kind: Kind::Share,
+        access: plain!(Share, alert_drop_rate),
+        default: "0.01",
+        description: "Share of dropped spans beyond which there is an alert; 1 is never.",
+        ..ROW
+    },
+    Row {
+        suffix: "REDACT",
+        kind: Kind::Text,
+        access: text!(redact),
+        unset: Some("nothing"),
+        description: "Keys of attributes whose values become [REDACTED] before anything is written or sent, separated by commas; * stands for anything, and case does not count.",
+        ..ROW
+    },
+    Row {
+        suffix: "TRACK_ERRORS",
+        kind: Kind::Switch,
+        access: plain!(Switch, track_errors),
+        default: "false",
+        description: "Whether spans with an error are grouped by name, type and message, for Pipeline::errors.",
+        ..ROW
+    },
+    Row {
+        suffix: "PROCESSOR_MAX_TIME",
+        kind: duration_ms(1, HOUR_MS),
+        access: plain!(Duration, processor_max_time),
+        default: "0.1",
+        description: "How long a processor may take for a batch; one that takes longer three times running is switched off.",
+        ..ROW
+    },
 ];

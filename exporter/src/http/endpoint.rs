@@ -133,6 +133,19 @@ impl Endpoint {
         })
     }
 
+    /// Scheme and host alone, for a URL whose path is a secret, too.
+    pub(crate) fn origin(&self) -> String {
+        match (&self.target, self.scheme) {
+            (Target::Socket(socket), _) => format!("unix://{}", socket.display()),
+            (_, Scheme::Http) => format!("http://{}", self.host_header()),
+            (_, Scheme::Https) => format!("https://{}", self.host_header()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.path.path()
+    }
+
     /// What of the URL is in no message, in every form in which a server gets it or may repeat it.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();

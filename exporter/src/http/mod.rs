@@ -37,7 +37,7 @@ mod tests;
 mod tls;
 mod transport;
 
-pub(crate) use client::{Client, ClientOptions, Io, Request};
+pub(crate) use client::{Client, ClientOptions, Io, Request, tokens_needed};
 pub(crate) use endpoint::{Endpoint, without_userinfo};
 pub(crate) use error::{HttpError, HttpErrorKind};
 pub(crate) use proxy::ProxySettings;

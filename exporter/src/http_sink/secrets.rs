@@ -11,7 +11,7 @@ const SECRET_BYTES_MIN: usize = 4;
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
-    pub(super) fn new(endpoint: &Endpoint, headers: &[(String, String)]) -> Self {
+    pub(crate) fn new(endpoint: &Endpoint, headers: &[(String, String)]) -> Self {
         let mut secrets = endpoint.secrets();
         for (_, value) in headers {
             // Without the scheme before it: "Bearer", "Basic".

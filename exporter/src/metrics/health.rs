@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use spanring::export::Reason;
 use spanring::settings::Settings;
 
 use super::LastMinute;
@@ -22,7 +23,7 @@ const MIB: f64 = (1 << 20) as f64;
 pub struct HealthReport {
     /// Whether spans are recorded: neither switched off nor shut down.
     pub tracing_enabled: bool,
-    /// Sinks.
+    /// Sinks, and processors that are on.
     pub processors_count: usize,
     /// Resident memory of the process, in MiB; `None` where the system does not tell.
     pub memory_usage: Option<f64>,
@@ -118,6 +119,13 @@ impl Watch {
         }
     }
 
+    /// The sink that has kept spans waiting longest without taking any, and for how long.
+    pub(crate) fn longest_wait(&self, now: Instant) -> Option<(String, Duration)> {
+        let waiting = self.sinks.iter().filter_map(|sink| Some((sink, sink.waits_since?)));
+        let (sink, since) = waiting.min_by_key(|(_, since)| *since)?;
+        Some((sink.name.clone(), now.saturating_duration_since(since)))
+    }
+
     /// Looks at what was dropped, as often.
     pub(crate) fn look_at_drops(&mut self, dropped: u64, now: Instant) {
         if dropped > self.dropped {
@@ -194,7 +202,8 @@ pub(crate) fn evaluate(facts: &Facts<'_>, watch: &mut Watch, now: Instant) -> He
     let queued: u64 = stats.sinks.iter().map(|sink| sink.queued).sum();
     HealthReport {
         tracing_enabled: !ended && !settings.disabled,
-        processors_count: stats.sinks.len(),
+        processors_count: stats.sinks.len()
+            + stats.processors.iter().filter(|processor| !processor.is_off).count(),
         memory_usage: memory.map(|bytes| bytes as f64 / MIB),
         queue_depth: stats.engine.resident + queued,
         error_rate: last_minute.as_ref().map(LastMinute::error_rate),
@@ -222,12 +231,13 @@ fn waits(known: &WatchedSink, sink: &SinkStats, grace: Duration, now: Instant) -
 
 fn dropped(stats: &PipelineStats) -> u64 {
     let sinks: u64 = stats.sinks.iter().map(SinkStats::dropped_total).sum();
-    stats.engine.dropped.total() + sinks
+    stats.engine.dropped.unasked() + sinks
 }
 
 fn drops(stats: &PipelineStats, ago: Duration) -> String {
     let mut reason = format!("Spans were dropped {:.0} s ago; so far", ago.as_secs_f64());
-    let engine = stats.engine.dropped.iter().map(|(reason, count)| (reason.name(), count));
+    let engine = stats.engine.dropped.iter().filter(|(reason, _)| *reason != Reason::Processor);
+    let engine = engine.map(|(reason, count)| (reason.name(), count));
     let sinks = SinkDrop::ALL.map(|reason| {
         (reason.name(), stats.sinks.iter().map(|sink| sink.dropped[reason as usize]).sum())
     });

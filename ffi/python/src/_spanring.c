@@ -1938,6 +1938,79 @@ static PyObject *metrics_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(n
 /* health_json() -> text */
 static PyObject *health_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_health_json); }
 
+/* alerts_json() -> text; they are taken */
+static PyObject *alerts_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_alerts_json); }
+
+/* errors_json() -> text */
+static PyObject *errors_json(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) { return text_of(spanring_errors_json); }
+
+/* subscription_open(spans_max) -> number */
+static PyObject *subscription_open(PyObject *Py_UNUSED(module), PyObject *spans_max) {
+    unsigned long long most = PyLong_AsUnsignedLongLong(spans_max);
+    if (most == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    uint64_t number = 0;
+    int32_t code = spanring_subscription_open(most, &number);
+    return code == SPANRING_OK ? PyLong_FromUnsignedLongLong(number) : raise_error(code);
+}
+
+/* subscription_next(number, nanoseconds) -> text, or None */
+static PyObject *subscription_next(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    unsigned long long number, nanos;
+    if (!PyArg_ParseTuple(arguments, "KK", &number, &nanos)) {
+        return NULL;
+    }
+    size_t size = 4096;
+    for (;;) {
+        char *text = PyMem_Malloc(size);
+        if (text == NULL) {
+            return PyErr_NoMemory();
+        }
+        size_t len = size;
+        int32_t code;
+        Py_BEGIN_ALLOW_THREADS
+        code = spanring_subscription_next(number, nanos, text, &len);
+        Py_END_ALLOW_THREADS
+        PyObject *result = code == SPANRING_OK ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)len, "replace") : NULL;
+        PyMem_Free(text);
+        if (code == SPANRING_OK) {
+            return result;
+        }
+        if (code == SPANRING_ERROR_EMPTY) {
+            Py_RETURN_NONE;
+        }
+        if (code != SPANRING_ERROR_BUFFER) {
+            return raise_error(code);
+        }
+        size = len + 1024;
+    }
+}
+
+/* subscription_dropped(number) -> number */
+static PyObject *subscription_dropped(PyObject *Py_UNUSED(module), PyObject *subscription) {
+    unsigned long long number = PyLong_AsUnsignedLongLong(subscription);
+    if (number == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    uint64_t dropped = 0;
+    int32_t code = spanring_subscription_dropped(number, &dropped);
+    return code == SPANRING_OK ? PyLong_FromUnsignedLongLong(dropped) : raise_error(code);
+}
+
+/* subscription_close(number) */
+static PyObject *subscription_close(PyObject *Py_UNUSED(module), PyObject *subscription) {
+    unsigned long long number = PyLong_AsUnsignedLongLong(subscription);
+    if (number == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    int32_t code = spanring_subscription_close(number);
+    if (code != SPANRING_OK) {
+        return raise_error(code);
+    }
+    Py_RETURN_NONE;
+}
+
 /* next_message() -> (severity, text), or None */
 static PyObject *next_message(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing)) {
     static char text[16384];
@@ -1979,6 +2052,12 @@ static PyMethodDef functions[] = {
     {"_settings_json", settings_json, METH_NOARGS, NULL},
     {"_metrics_json", metrics_json, METH_NOARGS, NULL},
     {"_health_json", health_json, METH_NOARGS, NULL},
+    {"_alerts_json", alerts_json, METH_NOARGS, NULL},
+    {"_errors_json", errors_json, METH_NOARGS, NULL},
+    {"_subscription_open", subscription_open, METH_O, NULL},
+    {"_subscription_next", subscription_next, METH_VARARGS, NULL},
+    {"_subscription_dropped", subscription_dropped, METH_O, NULL},
+    {"_subscription_close", subscription_close, METH_O, NULL},
     {"_next_message", next_message, METH_NOARGS, NULL},
     {"_pause", pause_thread, METH_O, NULL},
     {NULL, NULL, 0, NULL},

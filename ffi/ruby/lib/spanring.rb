@@ -21,6 +21,7 @@ end
 require_relative "spanring/spanring"
 require_relative "spanring/pipeline"
 require_relative "spanring/overhead"
+require_relative "spanring/subscription"
 require_relative "spanring/propagation"
 require_relative "spanring/logs"
 require_relative "spanring/traceable"

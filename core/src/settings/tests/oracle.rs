@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     fn whatever_the_environment_says_the_settings_are_valid(
-        texts in vec(proptest::option::of(hostile()), 180),
+        texts in vec(proptest::option::of(hostile()), 300),
     ) {
         let names = TABLE.iter().flat_map(|row| row.names()).map(|name| name.text.into_owned());
         let names: Vec<String> = names.collect();

@@ -59,6 +59,10 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
         }
         Kind::HeaderValue => [same("org-1"), same("org-2")],
         Kind::Secret => [("***".to_owned(), "sk-1".to_owned()), ("***".to_owned(), "k".to_owned())],
+        Kind::Webhook => [
+            ("***".to_owned(), "http://h/hook".to_owned()),
+            ("***".to_owned(), "HTTPS://u:p@h?key=1".to_owned()),
+        ],
         // With one word there are no two different values.
         Kind::Word(words) => [same(words[0]), same(words[words.len() - 1])],
     }
@@ -120,6 +124,9 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
             "unix:///socket:path",
         ],
         (Kind::BaseUrl, _) => &["h", "ftp://h", "http://u:p@h", "http://h?key=1", "http://h#x"],
+        (Kind::Webhook, _) => {
+            &["h/hook", "ftp://h", "http://", "https:///x", "http://a b", "unix://x"]
+        }
         (Kind::HeaderValue | Kind::Secret, _) => {
             return ["a b", "a\nb", "é", &"x".repeat(4097)].map(str::to_owned).into();
         }
@@ -288,7 +295,9 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         .openai_org_id("org-code")
         .openai_project_id("proj-code")
         .attribute_value_length_limit(10)
-        .status_address(([127, 0, 0, 1], 0).into());
+        .status_address(([127, 0, 0, 1], 0).into())
+        .alert_webhook("http://h")
+        .alert_p99(Duration::from_secs(1));
     let fields = [
         "preset",
         "config",
@@ -303,6 +312,8 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         "openai_project_id",
         "attribute_value_length_limit",
         "status_address",
+        "alert_webhook",
+        "alert_p99",
     ];
     for field in fields {
         let name = format!("SPANRING_{}", field.to_uppercase());
@@ -374,6 +385,18 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("health_sink_grace", "0.001", |b| b.health_sink_grace(Duration::from_millis(1))),
     ("status_address", "[::1]:9464", |b| b.status_address("[::1]:9464".parse().unwrap())),
     ("status_any_address", "true", |b| b.status_any_address(true)),
+    ("alerts", "true", |b| b.alerts(true)),
+    ("alert_webhook", "***", |b| b.alert_webhook("http://u:p@h/secret")),
+    ("alert_interval", "2", |b| b.alert_interval(Duration::from_secs(2))),
+    ("alert_cooldown", "3", |b| b.alert_cooldown(Duration::from_secs(3))),
+    ("alert_error_rate", "0.5", |b| b.alert_error_rate(0.5)),
+    ("alert_slow_time", "0.25", |b| b.alert_slow_time(Duration::from_millis(250))),
+    ("alert_slow_rate", "0", |b| b.alert_slow_rate(0.0)),
+    ("alert_p99", "4", |b| b.alert_p99(Duration::from_secs(4))),
+    ("alert_drop_rate", "1", |b| b.alert_drop_rate(1.0)),
+    ("redact", "*password*,token", |b| b.redact("*password*,token")),
+    ("track_errors", "true", |b| b.track_errors(true)),
+    ("processor_max_time", "0.5", |b| b.processor_max_time(Duration::from_millis(500))),
 ];
 
 #[test]

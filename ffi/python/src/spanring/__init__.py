@@ -12,10 +12,11 @@ from . import _processes
 from ._errors import SpanringError
 from ._logs import LogFilter, log_record_factory
 from ._overhead import Overhead, overhead
-from ._pipeline import Message, change_settings, flush, health, messages, metrics, settings, shutdown, start, stats
+from ._pipeline import Message, alerts, change_settings, errors, flush, health, messages, metrics, settings, shutdown, start, stats
 from ._propagation import attach, extract, inject
 from ._spanring import Context, Span, current_span
 from ._spanring import version as __version__
+from ._subscription import Subscription, subscribe
 from ._trace import start_span, trace
 
 span = Span
@@ -27,9 +28,12 @@ __all__ = [
     "Overhead",
     "Span",
     "SpanringError",
+    "Subscription",
+    "alerts",
     "attach",
     "change_settings",
     "current_span",
+    "errors",
     "extract",
     "flush",
     "health",
@@ -44,6 +48,7 @@ __all__ = [
     "start",
     "start_span",
     "stats",
+    "subscribe",
     "trace",
 ]
 

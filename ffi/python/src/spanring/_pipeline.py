@@ -107,6 +107,24 @@ def health():
     return json.loads(_spanring._health_json())
 
 
+def alerts():
+    """The alerts since the last call, with the setting `alerts` or `alert_webhook`: `alerts`, each a dict as docs/alerts.md has it, how many were
+    `dropped` because nobody took them, and what became of requests to the `webhook`.
+    """
+    import json
+
+    return json.loads(_spanring._alerts_json())
+
+
+def errors():
+    """With the setting `track_errors`, the errors that were seen: `errors`, each a dict as docs/processors.md has it, and how many spans of others
+    were `forgotten`.
+    """
+    import json
+
+    return json.loads(_spanring._errors_json())
+
+
 def messages():
     """What the engine had to say since the last call. It is on standard error as well."""
     found = []

@@ -2082,6 +2082,89 @@ static VALUE pause_thread(VALUE module, VALUE is_paused) {
     return Qnil;
 }
 
+/* _alerts_json -> text; they are taken */
+static VALUE alerts_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_alerts_json);
+}
+
+/* _errors_json -> text */
+static VALUE errors_json(VALUE module) {
+    (void)module;
+    return text_from(spanring_errors_json);
+}
+
+/* _subscription_open(spans_max) -> number */
+static VALUE subscription_open(VALUE module, VALUE spans_max) {
+    (void)module;
+    uint64_t number = 0;
+    int32_t code = spanring_subscription_open(NUM2ULL(spans_max), &number);
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    return ULL2NUM(number);
+}
+
+typedef struct {
+    uint64_t number;
+    uint64_t nanos;
+    char *text;
+    size_t len;
+    int32_t code;
+} polling;
+
+static void *poll_here(void *argument) {
+    polling *poll = argument;
+    poll->code = spanring_subscription_next(poll->number, poll->nanos, poll->text, &poll->len);
+    return NULL;
+}
+
+/* _subscription_next(number, nanoseconds) -> text, or nil. Other threads run meanwhile. */
+static VALUE subscription_next(VALUE module, VALUE number, VALUE nanos) {
+    (void)module;
+    polling poll = {.number = NUM2ULL(number), .nanos = NUM2ULL(nanos)};
+    size_t size = 4096;
+    for (;;) {
+        VALUE text = rb_utf8_str_new(NULL, (long)size);
+        poll.text = RSTRING_PTR(text);
+        poll.len = size;
+        rb_thread_call_without_gvl(poll_here, &poll, NULL, NULL);
+        if (poll.code == SPANRING_OK) {
+            rb_str_set_len(text, (long)poll.len);
+            return text;
+        }
+        RB_GC_GUARD(text);
+        if (poll.code == SPANRING_ERROR_EMPTY) {
+            return Qnil;
+        }
+        if (poll.code != SPANRING_ERROR_BUFFER) {
+            raise_error(poll.code);
+        }
+        size = poll.len + 1024;
+    }
+}
+
+/* _subscription_dropped(number) -> number */
+static VALUE subscription_dropped(VALUE module, VALUE number) {
+    (void)module;
+    uint64_t dropped = 0;
+    int32_t code = spanring_subscription_dropped(NUM2ULL(number), &dropped);
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    return ULL2NUM(dropped);
+}
+
+/* _subscription_close(number) */
+static VALUE subscription_close(VALUE module, VALUE number) {
+    (void)module;
+    int32_t code = spanring_subscription_close(NUM2ULL(number));
+    if (code != SPANRING_OK) {
+        raise_error(code);
+    }
+    return Qnil;
+}
+
 /* _next_message -> [severity, text], or nil */
 static VALUE next_message(VALUE module) {
     (void)module;
@@ -2150,6 +2233,12 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_settings_json", settings_json, 0);
     rb_define_singleton_method(spanring_module, "_metrics_json", metrics_json, 0);
     rb_define_singleton_method(spanring_module, "_health_json", health_json, 0);
+    rb_define_singleton_method(spanring_module, "_alerts_json", alerts_json, 0);
+    rb_define_singleton_method(spanring_module, "_errors_json", errors_json, 0);
+    rb_define_singleton_method(spanring_module, "_subscription_open", subscription_open, 1);
+    rb_define_singleton_method(spanring_module, "_subscription_next", subscription_next, 2);
+    rb_define_singleton_method(spanring_module, "_subscription_dropped", subscription_dropped, 1);
+    rb_define_singleton_method(spanring_module, "_subscription_close", subscription_close, 1);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);
     rb_define_singleton_method(spanring_module, "_pause", pause_thread, 1);
 

@@ -127,6 +127,18 @@ module Spanring
       JSON.parse(_health_json)
     end
 
+    # The alerts since the last call, with the setting `alerts` or `alert_webhook`: "alerts", each a Hash as docs/alerts.md has it, how many
+    # were "dropped" because nobody took them, and what became of requests to the "webhook".
+    def alerts
+      JSON.parse(_alerts_json)
+    end
+
+    # With the setting `track_errors`, the errors that were seen: "errors", each a Hash as docs/processors.md has it, and how many spans of
+    # others were "forgotten".
+    def errors
+      JSON.parse(_errors_json)
+    end
+
     # What the engine had to say since the last call. It is on standard error as well.
     def messages
       found = []
@@ -150,6 +162,6 @@ module Spanring
       # There is nowhere to say so.
     end
 
-    private :_start, :_change, :_flush, :_shutdown, :_stats_json, :_settings_json, :_metrics_json, :_health_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
+    private :_start, :_change, :_flush, :_shutdown, :_stats_json, :_settings_json, :_metrics_json, :_health_json, :_alerts_json, :_errors_json, :_next_message, :_record_raaf, :_remember_trace, :_seal
   end
 end

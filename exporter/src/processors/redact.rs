@@ -1,0 +1,97 @@
+//! Redaction: values of attributes whose keys match a pattern become [`REDACTED`], in spans, events, links and maps alike.
+//!
+//! It is no processor that can be switched off or that panics: what it is told to hide leaves the process nowhere.
+
+use rustc_hash::FxHashMap;
+use spanring::record::{Change, Fate, Records, StrRef};
+use spanring::{Interned, Value};
+
+/// What stands for a value.
+pub(crate) const REDACTED: &str = "[REDACTED]";
+
+pub(super) struct Redaction {
+    text: String,
+    patterns: Vec<String>,
+    /// Whether keys that are numbers match, once one was looked at.
+    known: FxHashMap<u32, bool>,
+    redacted: Option<Interned>,
+}
+
+impl Redaction {
+    /// `None` if there is no pattern in the text.
+    pub(super) fn new(text: &str) -> Option<Self> {
+        let patterns: Vec<_> = text
+            .split(',')
+            .map(|pattern| pattern.trim().to_lowercase())
+            .filter(|pattern| !pattern.is_empty())
+            .collect();
+        (!patterns.is_empty()).then(|| Redaction {
+            text: text.to_owned(),
+            patterns,
+            known: FxHashMap::default(),
+            redacted: Interned::new(REDACTED),
+        })
+    }
+
+    /// As they were given.
+    pub(super) fn patterns(&self) -> &str {
+        &self.text
+    }
+
+    /// What becomes of the records in which there is something to hide.
+    pub(super) fn run(&mut self, records: &Records) -> Vec<(usize, Fate)> {
+        let Redaction { patterns, known, redacted, .. } = self;
+        let mut hides = |key: StrRef<'_>| match key {
+            StrRef::Interned(number) => {
+                *known.entry(number.get()).or_insert_with(|| hides_key(patterns, number.as_str()))
+            }
+            StrRef::Str(key) => hides_key(patterns, key),
+        };
+        let mut fates = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            if !record.has_key(&mut hides) {
+                continue;
+            }
+            let mut change = |_, key: StrRef<'_>, _: spanring::record::ValueRef<'_>| match (
+                hides(key),
+                *redacted,
+            ) {
+                (false, _) => Change::Keep,
+                (true, Some(text)) => Change::SetInterned(text),
+                (true, None) => Change::Set(Value::Str(REDACTED.to_owned())),
+            };
+            fates.push((index, Fate::Replace(record.edit(&mut change, []))));
+        }
+        fates
+    }
+}
+
+fn hides_key(patterns: &[String], key: &str) -> bool {
+    let key = key.to_lowercase();
+    patterns.iter().any(|pattern| matches(pattern, &key))
+}
+
+/// Whether `text` is the pattern, in which `*` stands for anything.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut at, mut seen) = (0, 0);
+    // Where the last star was, and what is tried to follow it.
+    let mut retry = None;
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                retry = Some((at, seen));
+                at += 1;
+            }
+            Some(byte) if *byte == text[seen] => (at, seen) = (at + 1, seen + 1),
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    (at, seen) = (star + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
