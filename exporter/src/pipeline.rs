@@ -833,6 +833,12 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         batch_size: settings.batch_size,
         parent_based: settings.sampler.parent_based,
         sampler: settings.sampler.root,
+        rules: settings.rules.clone(),
+        level: settings.level,
+        levels: settings.levels.clone(),
+        smart_rest: settings.smart_rest(),
+        detail: settings.detail(),
+        details: settings.details.clone(),
         disabled: settings.disabled,
         attribute_count: settings.attribute_count_limit,
         attribute_value_length: settings
