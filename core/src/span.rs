@@ -420,11 +420,17 @@ impl Span {
     // Not inlined: a second place that makes spans costs the first one two instructions (`benches/counts`).
     #[doc(hidden)]
     #[inline(never)]
-    pub fn __under(name: Key<'_>, parent: &SpanContext, kind: SpanKind) -> Span {
+    pub fn __under(
+        name: Key<'_>,
+        parent: &SpanContext,
+        kind: SpanKind,
+        attributes: &dyn AtStart,
+    ) -> Span {
         if epoch() == 0 {
             return Span::none();
         }
-        Span::create(local(), Name::Key(name), Some(&parent.0), kind, 0, &With::NOTHING)
+        let with = With { attributes, ..With::NOTHING };
+        Span::create(local(), Name::Key(name), Some(&parent.0), kind, 0, &with)
     }
 
     /// Whether it records and nothing was set on it: for the C ABI.

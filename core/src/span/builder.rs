@@ -104,6 +104,22 @@ impl<'a, A: GivenAttributes> SpanBuilder<'a, A> {
         }
     }
 
+    /// Attributes that rules are to see, and that are set afterwards: for the C ABI.
+    #[doc(hidden)]
+    pub fn __seen<B: AtStart>(self, attributes: B) -> SpanBuilder<'a, SeenOnly<B>> {
+        SpanBuilder {
+            name: self.name,
+            parent: self.parent,
+            kind: self.kind,
+            start_unix_nanos: self.start_unix_nanos,
+            scope: self.scope,
+            ids: self.ids,
+            level: self.level,
+            detail: self.detail,
+            attributes: SeenOnly(attributes),
+        }
+    }
+
     /// The level of tracing for this span, whatever the settings `LEVEL` and `LEVELS` say.
     pub fn level(mut self, level: Level) -> Self {
         self.level = Some(level);
@@ -163,6 +179,21 @@ pub struct Given<'a, V>(Key<'a>, V);
 #[doc(hidden)]
 pub trait GivenAttributes: AtStart {
     fn set(self, payload: &mut Payload);
+}
+
+/// Attributes that are not the builder's to set.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct SeenOnly<A>(A);
+
+impl<A: AtStart> AtStart for SeenOnly<A> {
+    fn seen(&self, key: &str) -> Seen<'_> {
+        self.0.seen(key)
+    }
+}
+
+impl<A: AtStart> GivenAttributes for SeenOnly<A> {
+    fn set(self, _payload: &mut Payload) {}
 }
 
 impl GivenAttributes for () {

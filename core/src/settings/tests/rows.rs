@@ -110,7 +110,7 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         (Kind::Sampler, _) => &["sometimes", "parentbased_", "parentbased_parentbased_always_on"],
         (Kind::SamplerArgument, _) => &["2", "-0.1", "NaN", "half"],
         (Kind::Rules, _) => &["always", "db.* -> sometimes", "a>b -> never", "a=\"b -> never"],
-        (Kind::Levels, _) => &["none", "a=most", "scope:=none", "scope:http"],
+        (Kind::Levels, _) => &["minimal", "a=most", "scope:=none", "scope:http"],
         (Kind::Details, _) => &["detailed", "a=much"],
         (Kind::Propagators, _) => &["pigeon", "none,pigeon"],
         (Kind::Attributes, _) => &["a", "a=%zz", "a=%f", "=1", "a=%ff"],
