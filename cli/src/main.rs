@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use spanring_cli::commands::{
-    Outcome, Problems, cat, check, config, demo, replay, send, stats, verify,
+    Outcome, Problems, cat, check, config, demo, explain, replay, send, stats, verify,
 };
 
 /// Records spans, and reads what was recorded.
@@ -30,6 +30,7 @@ enum Command {
     Send(send::Args),
     Check(check::Args),
     Config(config::Args),
+    Explain(explain::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Config(args) => config::run(args, &mut out),
+        Command::Explain(args) => explain::run(args, &mut out),
     };
     match outcome.and_then(|outcome| out.flush().map(|()| outcome)) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

@@ -397,4 +397,110 @@ mod tests {
         assert!(!slow.decide(&mut context(1), || 9_000_000_000));
         assert!(slow.decide(&mut context(1), || 10_000_000_001));
     }
+
+    /// What `spanring explain` says is what happens.
+    #[test]
+    fn an_explanation_is_what_the_sampler_decides() {
+        use crate::Value;
+        use crate::settings::{SamplerSetting, SettingsBuilder, SpanQuery, Verdict};
+        let rules = [
+            "",
+            "a=1 -> never",
+            "name=x* -> every_nth:3; a=1, kind=internal -> ratio:0.5; * -> always",
+        ];
+        let levels = ["", "x=smart", "scope:s=none; x*=minimal; y=full"];
+        let details = ["", "x=detailed; y=none"];
+        let samplers = [
+            None,
+            Some(RootSampler::AlwaysOn),
+            Some(RootSampler::AlwaysOff),
+            Some(RootSampler::TraceIdRatio(0.5)),
+        ];
+        let names = ["x", "xx", "y"];
+        let own = [None, Some(Level::Smart), Some(Level::Minimal), Some(Level::None)];
+        let attributes = [
+            vec![],
+            vec![("a".to_owned(), Value::Int(1))],
+            vec![("priority".to_owned(), Value::Str("high".to_owned()))],
+        ];
+        let mut number: u64 = 0;
+        // Each combination, by counting in as many bases as there are choices.
+        let bases = [3, 3, 2, 4, 2, 4, 3, 2, 4, 3, 2, 3];
+        for at in (0..bases.iter().product::<u64>()).step_by(61) {
+            let mut rest = at;
+            let choice: Vec<usize> = bases
+                .iter()
+                .map(|base| {
+                    let digit = rest % base;
+                    rest /= base;
+                    digit as usize
+                })
+                .collect();
+            let mut builder = SettingsBuilder::new()
+                .ignore_environment()
+                .rules(rules[choice[0]].parse().unwrap())
+                .levels(levels[choice[1]].parse().unwrap())
+                .details(details[choice[2]].parse().unwrap())
+                .level(Level::ALL[choice[5]]);
+            if let Some(root) = samplers[choice[3]] {
+                builder = builder.sampler(SamplerSetting { parent_based: choice[4] == 0, root });
+            }
+            let settings = builder.build();
+            let mut query = SpanQuery::new(names[choice[6]]);
+            query.scope = ["", "s"][choice[7]].to_owned();
+            query.level = own[choice[8]];
+            query.attributes = attributes[choice[9]].clone();
+            query.is_detailed = choice[10] == 1;
+            query.parent_sampled = [None, Some(true), Some(false)][choice[11]];
+            let explained = settings.explain_span(&query);
+
+            let sampler = Sampler::new(&Sampling {
+                parent_based: settings.sampler.parent_based,
+                root: settings.sampler.root,
+                rules: settings.rules.clone(),
+                level: settings.level,
+                levels: settings.levels.clone(),
+                smart_rest: settings.smart_rest(),
+                detail: settings.detail(),
+                details: settings.details.clone(),
+            });
+            let detail = if query.is_detailed { Detail::Detailed } else { Detail::Basic };
+            let parent = Parent {
+                sampled: query.parent_sampled.filter(|_| settings.sampler.parent_based),
+                is_here: query.parent_sampled.is_some(),
+            };
+            // Spans whose trace IDs lie evenly.
+            let mut counts = [0; 3];
+            for part in 0..30 {
+                let mut context = context(RANDOMNESS / 60 * (2 * part + 1));
+                let now = || 0;
+                let decision =
+                    sampler.decide(&query, (query.level, detail), parent, false, &mut context, now);
+                counts[match decision {
+                    Decision::Out => 0,
+                    Decision::Unsampled => 1,
+                    Decision::Sampled { only_errors, .. } => {
+                        assert_eq!(only_errors, explained.only_errors);
+                        2
+                    }
+                    Decision::Open => panic!("it has all its attributes"),
+                }] += 1;
+            }
+            let [out, unsampled, sampled] = counts;
+            let said = match explained.verdict {
+                Verdict::Absent => out == 30,
+                Verdict::NotSampled => unsampled == 30,
+                Verdict::Sampled => sampled == 30,
+                verdict => {
+                    let share = verdict.share().expect("there is no rate limit");
+                    let is_thinned = parent.sampled.is_some();
+                    sampled == (30.0 * share).round() as usize
+                        && if is_thinned { unsampled == 0 } else { out == 0 }
+                }
+            };
+            assert!(said, "{explained:?} {counts:?} {query:?} {settings:?}");
+            number += 1;
+        }
+        assert!(number > 3000, "{number}");
+    }
 }

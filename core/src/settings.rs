@@ -19,6 +19,7 @@ mod choice;
 #[cfg(test)]
 mod docs;
 mod explain;
+mod explain_span;
 mod layers;
 mod parse;
 mod problem;
@@ -37,6 +38,7 @@ pub use crate::rules::{Details, Levels, RuleError, Rules, Scoped};
 pub use builder::SettingsBuilder;
 pub use choice::{Detail, Headers, Level, LogLevel, Preset, Propagator, Secret, Source};
 pub use explain::{ExplainTable, Explained};
+pub use explain_span::{RuleExplained, SpanExplained, SpanQuery, Verdict};
 pub use layers::FileProblem;
 pub use problem::Problem;
 pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};

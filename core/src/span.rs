@@ -236,9 +236,16 @@ macro_rules! span_methods {
             let Some(own) = self.recording() else { return };
             if own.payload().has_room_for::<L>(known) {
                 // SAFETY: there is room for all, and they are known.
-                return unsafe { own.payload().attributes_plain(list) };
+                unsafe { own.payload().attributes_plain(list) }
+            } else {
+                self.attributes_each(known, list);
             }
-            if own.payload().is_undecided() {
+        }
+
+        /// As [`__attributes`](Self::__attributes), each by its own rules. The list is in memory only here, where its address is taken.
+        #[inline(never)]
+        fn attributes_each<L: AttributeList>(&mut self, known: &Known, list: L) {
+            if self.recording().is_some_and(|own| own.payload().is_undecided()) {
                 asked::settle(local(), &list);
             }
             if let Some(own) = self.recording() {

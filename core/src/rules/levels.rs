@@ -63,10 +63,6 @@ impl<T: Word> Scoped<T> {
         let entry = self.0.iter().find(|entry| matches(entry, subject))?;
         Some((entry.2, Entry(entry).to_string()))
     }
-
-    pub(crate) fn words(&self) -> impl Iterator<Item = T> {
-        self.0.iter().map(|(.., word)| *word)
-    }
 }
 
 fn matches<T>((of, pattern, _): &(Of, Pattern, T), subject: &dyn Subject) -> bool {
