@@ -8,6 +8,7 @@ pub mod cat;
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod overhead;
 pub mod replay;
 pub mod send;

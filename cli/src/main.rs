@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use spanring_cli::commands::{
-    Outcome, Problems, cat, check, config, demo, overhead, replay, send, stats, verify,
+    Outcome, Problems, cat, check, config, demo, explain, overhead, replay, send, stats, verify,
 };
 
 /// Records spans, and reads what was recorded.
@@ -30,6 +30,7 @@ enum Command {
     Send(send::Args),
     Check(check::Args),
     Config(config::Args),
+    Explain(explain::Args),
     Overhead(overhead::Args),
 }
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Config(args) => config::run(args, &mut out),
+        Command::Explain(args) => explain::run(args, &mut out),
         Command::Overhead(args) => overhead::run(args, &mut out),
     };
     match outcome.and_then(|outcome| out.flush().map(|()| outcome)) {

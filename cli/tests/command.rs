@@ -103,6 +103,9 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
         &["demo", "--threads", "0"],
         &["demo", "--spans", "1", "--seconds", "1"],
         &["config", "x"],
+        &["explain"],
+        &["explain", "--name", "x", "--attribute", "y"],
+        &["explain", "--name", "x", "--kind", "sever"],
         &["unknown"],
         &[],
     ] {
@@ -111,7 +114,7 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
         assert!(stderr(&output).contains("--help"), "{arguments:?}: {}", stderr(&output));
     }
     assert_eq!(run(&["--version"]).status.code(), Some(0));
-    for command in ["cat", "stats", "verify", "replay", "demo", "config"] {
+    for command in ["cat", "stats", "verify", "replay", "demo", "config", "explain"] {
         let output = run(&[command, "--help"]);
         assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""), "{command}");
     }
@@ -132,6 +135,7 @@ fn a_closed_pipe_ends_every_command_quietly() {
         &["verify", out],
         &["demo", "--spans", "1000"],
         &["config"],
+        &["explain", "--name", "x"],
     ] {
         let mut command = spanring();
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());

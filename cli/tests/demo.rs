@@ -208,3 +208,67 @@ fn config_shows_what_a_file_says_and_refuses_a_wrong_one_whole() {
         "{said}"
     );
 }
+
+#[test]
+fn explain_tells_what_a_span_would_get_and_why() {
+    const RULES: &str = "kind=server, http.route=/health* -> never; rows>=1000 -> every_nth:10";
+    let explain = |arguments: &str, variables: &[(&str, &str)]| {
+        let mut command = spanring();
+        command.arg("explain").args(arguments.split(' ')).env("SPANRING_RULES", RULES);
+        command.envs(variables.iter().copied()).output().expect("it can be run")
+    };
+    let output = explain("--name query --attribute rows=5000", &[]);
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
+    let printed = String::from_utf8(output.stdout).expect("it is text");
+    assert_eq!(
+        printed,
+        "sampled, the first of every 10\n\
+         because  rule 2 of RULES: rows>=1000 -> every_nth:10\n\
+         share    0.1\n\
+         level    full, LEVEL (default)\n\
+         rule     RULES 1: kind=server, http.route=/health* -> never   no: kind=server\n\
+         rule     RULES 2: rows>=1000 -> every_nth:10   matches\n"
+    );
+    let page = include_str!("../../docs/sampling.md");
+    assert!(page.contains(&printed), "docs/sampling.md shows something else");
+
+    // As text it is no number.
+    let report = json(&explain(
+        "--name query --attribute rows=\"5000\" --format json",
+        &[("RAILS_ENV", "production")],
+    ));
+    assert_eq!((&report["verdict"], &report["share"]), (&"share".into(), &0.1.into()));
+    assert_eq!(
+        (&report["level"], &report["level_from"]),
+        (&"smart".into(), &"LEVEL (RAILS_ENV)".into())
+    );
+    let rules = report["rules"].as_array().expect("a list");
+    let mismatches: Vec<_> =
+        rules.iter().map(|rule| rule["mismatch"].as_str().expect("none matches")).collect();
+    assert_eq!(mismatches, ["kind=server", "rows>=1000", "message.length>100", "priority=high"]);
+
+    let route =
+        "--name GET --scope http --kind server --attribute http.route=/healthz --format json";
+    let report = json(&explain(route, &[]));
+    assert_eq!(
+        (&report["verdict"], &report["rules"][0]["mismatch"]),
+        (&"not_sampled".into(), &serde_json::Value::Null)
+    );
+    let report = json(&explain(
+        &format!("{route} --parent sampled"),
+        &[("SPANRING_LEVELS", "scope:h*=minimal")],
+    ));
+    assert_eq!((&report["verdict"], &report["only_errors"]), (&"sampled".into(), &true.into()));
+    let report = json(&explain(&format!("{route} --parent sampled --level none"), &[]));
+    assert_eq!(report["because"], "its level is none (given to the span itself)");
+    let report = json(&explain(&format!("{route} --detailed"), &[]));
+    assert_eq!(report["verdict"], "absent");
+
+    let output = explain("--name x", &[("SPANRING_RULES", "x -> maybe")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("rule 1, character 6: \"maybe\" is no sampler"),
+        "{}",
+        stderr(&output)
+    );
+}

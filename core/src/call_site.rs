@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::intern::StaticStr;
 use crate::record::{Payload, PlainItems};
-use crate::value::{Depth, IntoValue, NOT_PLAIN};
+use crate::value::{AtStart, Depth, IntoValue, NOT_PLAIN, Seen};
 
 /// One attribute after the other; implemented for `()` and for `(Attribute<V>, rest)`.
 #[doc(hidden)]
-pub trait AttributeList {
+pub trait AttributeList: AtStart {
     /// Words that all of them take at most; not below [`NOT_PLAIN`] if one is not plain.
     const WORDS_MAX: usize;
     /// How many there are.
@@ -64,6 +64,14 @@ impl Known {
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Attribute<const IS_PRIORITY: bool, V>(pub &'static StaticStr, pub V);
+
+impl<const IS_PRIORITY: bool, V: IntoValue, Rest: AtStart> AtStart
+    for (Attribute<IS_PRIORITY, V>, Rest)
+{
+    fn seen(&self, key: &str) -> Seen<'_> {
+        if self.0.0.text() == key { self.0.1.seen() } else { self.1.seen(key) }
+    }
+}
 
 impl AttributeList for () {
     const WORDS_MAX: usize = 0;
@@ -128,6 +136,10 @@ impl<V: IntoValue> IntoValue for Literal<false, V> {
         self.1.write(payload, key, depth);
     }
 
+    fn seen(&self) -> Seen<'_> {
+        self.1.seen()
+    }
+
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.1.is_plain()
@@ -149,6 +161,10 @@ impl<V> IntoValue for Literal<true, V> {
             Some(value) => value.write(payload, key, depth),
             None => self.0.text().write(payload, key, depth),
         }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self.0.text())
     }
 
     #[inline(always)]

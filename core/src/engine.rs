@@ -20,8 +20,9 @@ use crate::park::{self, Park};
 use crate::pool::{Bytes, SEGMENT_BYTES, SegmentPool};
 use crate::ring::{Host, Refused};
 use crate::room::Room;
-use crate::sampler::Sampler;
-use crate::settings::RootSampler;
+use crate::rules::{Details, Levels, Rules};
+use crate::sampler::{Sampler, Sampling};
+use crate::settings::{Detail, Level, RootSampler};
 use crate::thread::{self, ThreadRing};
 use crate::ticket::{Tickets, Wait};
 
@@ -43,11 +44,13 @@ pub enum Reason {
     Encode,
     /// A processor of the pipeline said so.
     Processor,
+    /// The level `minimal` has only spans with an error there.
+    ByRule,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// All reasons, in the order of their numbers.
     pub const ALL: [Reason; Self::COUNT] = [
         Reason::Budget,
@@ -57,6 +60,7 @@ impl Reason {
         Reason::ShutDown,
         Reason::Encode,
         Reason::Processor,
+        Reason::ByRule,
     ];
 
     /// The reason's name in stats and batches.
@@ -69,6 +73,7 @@ impl Reason {
             Reason::ShutDown => "shut_down",
             Reason::Encode => "encode",
             Reason::Processor => "processor",
+            Reason::ByRule => "by_rule",
         }
     }
 }
@@ -85,7 +90,7 @@ impl Dropped {
 
     /// Those that nobody asked to be dropped.
     pub fn unasked(&self) -> u64 {
-        self.total() - self.0[Reason::Processor as usize]
+        self.total() - self.0[Reason::Processor as usize] - self.0[Reason::ByRule as usize]
     }
 
     /// Those that were never recorded.
@@ -117,6 +122,18 @@ pub struct EngineOptions {
     pub parent_based: bool,
     /// How roots are sampled.
     pub sampler: RootSampler,
+    /// What decides before that.
+    pub rules: Rules,
+    /// Which spans there are.
+    pub level: Level,
+    /// The same for scopes and names.
+    pub levels: Levels,
+    /// What decides at the level `smart` where no rule does.
+    pub smart_rest: RootSampler,
+    /// How much detail there is.
+    pub detail: Detail,
+    /// The same for scopes and names.
+    pub details: Details,
     /// Spans are not created at all.
     pub disabled: bool,
     /// How many milliseconds a thread waits that finds no room for its span, before the span is dropped; 0: it does not.
@@ -136,6 +153,19 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            parent_based: self.parent_based,
+            root: self.sampler,
+            rules: self.rules.clone(),
+            level: self.level,
+            levels: self.levels.clone(),
+            smart_rest: self.smart_rest,
+            detail: self.detail,
+            details: self.details.clone(),
+        }
+    }
+
     fn limits(&self) -> LimitValues {
         LimitValues {
             attribute_count: self.attribute_count,
@@ -156,6 +186,12 @@ impl Default for EngineOptions {
             batch_size: 512,
             parent_based: true,
             sampler: RootSampler::AlwaysOn,
+            rules: Rules::default(),
+            level: Level::Full,
+            levels: Levels::default(),
+            smart_rest: RootSampler::AlwaysOn,
+            detail: Detail::Basic,
+            details: Details::default(),
             disabled: false,
             overflow_wait: 0,
             attribute_count: 128,
@@ -282,7 +318,7 @@ impl Engine {
             waited_in_vain: AtomicU64::new(0),
             waker: OnceLock::new(),
             wakes: AtomicU64::new(0),
-            sampler: ArcSwap::from_pointee(Sampler::new(options.parent_based, options.sampler)),
+            sampler: ArcSwap::from_pointee(Sampler::new(&options.sampling())),
             disabled: AtomicBool::new(options.disabled),
             closed: AtomicBool::new(false),
             incoming: AtomicPtr::new(std::ptr::null_mut()),
@@ -310,8 +346,10 @@ impl Engine {
         if (options.max_spans, options.batch_size) != (current.max_spans, current.batch_size) {
             self.budget.resize(options.max_spans, options.batch_size);
         }
-        if (options.parent_based, options.sampler) != (current.parent_based, current.sampler) {
-            self.sampler.store(Sampler::new(options.parent_based, options.sampler).into());
+        // Its state stays, unless it is another one.
+        let sampling = options.sampling();
+        if sampling != current.sampling() {
+            self.sampler.store(Sampler::new(&sampling).into());
         }
         self.disabled.store(options.disabled, Ordering::Relaxed);
         self.overflow_wait.store(options.overflow_wait, Ordering::Relaxed);
@@ -402,12 +440,12 @@ impl Engine {
     pub(crate) fn configure(&self, ring: &ThreadRing) {
         let sampler = self.sampler.load();
         ring.keys.set(self.keys);
-        ring.parent_based.set(sampler.parent_based);
+        ring.is_inherited.set(sampler.is_inherited());
         ring.root_mode.set(sampler.mode());
         let short = crate::clock::is_counter() && crate::sync::barrier::is_light_free();
         ring.short_end.set(if short { self } else { std::ptr::null() });
         ring.short_root.set(if short { crate::span::root_flags(sampler.mode()) } else { 0 });
-        ring.short_child.set(short && sampler.parent_based);
+        ring.short_child.set(short && sampler.is_inherited());
     }
 
     pub(crate) fn sampler(&self) -> arc_swap::Guard<std::sync::Arc<Sampler>> {

@@ -51,6 +51,7 @@ pub mod propagation;
 pub mod record;
 mod ring;
 mod room;
+mod rules;
 #[cfg(not(spanring_loom))]
 mod sampler;
 mod scratch;
@@ -77,11 +78,13 @@ pub use intern::Interned;
 pub use macros::__private;
 pub use propagation::{Baggage, TraceParent};
 pub use record::Attributes;
-pub use settings::{RootSampler, Settings, SettingsBuilder};
+pub use settings::{Detail, Level, RootSampler, Settings, SettingsBuilder};
 #[cfg(not(spanring_loom))]
 pub use span::{ContextGuard, Span, SpanBuilder, SpanGuard, WallTime};
 #[cfg(not(spanring_loom))]
 pub use tracer::{ResourceInfo, TRACERS_MAX, Tracer, TracerInfo};
+#[doc(hidden)]
+pub use value::{AtStart, Seen};
 pub use value::{DEPTH_MAX, IntoValue, Value};
 
 /// What an exporter needs of the engine; instrumented code does not meet it.

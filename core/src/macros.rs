@@ -35,12 +35,15 @@ macro_rules! span {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __span {
-    ($name:literal, $kind:expr $(, $key:literal = $value:expr)*) => {{
+    ($name:literal, $kind:expr) => {{
         static NAME: $crate::__private::StaticStr = $crate::__private::StaticStr::new($name);
-        const { $crate::__private::distinct(&[$($key),*]) };
-        #[allow(unused_mut, reason = "a span without attributes is not changed")]
-        let mut guard = $crate::SpanGuard::__start(&NAME, $kind);
-        $crate::__attributes!(guard $(, $key = $value)*);
+        $crate::SpanGuard::__start(&NAME, $kind)
+    }};
+    ($name:literal, $kind:expr $(, $key:literal = $value:expr)+) => {{
+        static NAME: $crate::__private::StaticStr = $crate::__private::StaticStr::new($name);
+        const { $crate::__private::distinct(&[$($key),+]) };
+        let mut guard = $crate::SpanGuard::__start_open(&NAME, $kind);
+        $crate::__attributes!(guard $(, $key = $value)+);
         guard
     }};
 }
@@ -48,7 +51,6 @@ macro_rules! __span {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __attributes {
-    ($guard:ident) => {};
     ($guard:ident $(, $key:literal = $value:expr)+) => {
         if $guard.is_recording() {
             static KNOWN: $crate::__private::Known = $crate::__private::Known::new();

@@ -122,6 +122,8 @@ pub mod flag {
     pub const HAS_LARGE: u16 = 1 << 7;
     /// The span asked to be sealed at once.
     pub const CRITICAL: u16 = 1 << 8;
+    /// Not in a record: the span is dropped unless it ends with the status error.
+    pub const ONLY_ERRORS: u16 = 1 << 9;
     /// Not a record: the rest of this segment is unused.
     pub const END_OF_SEGMENT: u16 = 1 << 15;
 }
@@ -381,6 +383,8 @@ pub struct Container {
     at: u32,
 }
 
+/// The limits of a payload to which nothing is to be added yet.
+static UNDECIDED: SpanLimits = SpanLimits::zero();
 static UNLIMITED: SpanLimits = SpanLimits::unlimited();
 
 impl Payload {
@@ -410,6 +414,23 @@ impl Payload {
             Self::begin(this, &UNLIMITED);
             (*this).mark_special();
         }
+    }
+
+    /// The sampler is to see the span's attributes before they are written.
+    pub(crate) fn begin_undecided(&mut self) {
+        self.limits = &UNDECIDED;
+        self.special = 1;
+    }
+
+    /// Undoes [`begin_undecided`](Self::begin_undecided).
+    pub(crate) fn end_undecided(&mut self, limits: &'static SpanLimits) {
+        self.limits = limits;
+    }
+
+    /// Whether the sampler has not decided yet. [`has_room_for`](Self::has_room_for) says no then.
+    #[inline(always)]
+    pub(crate) fn is_undecided(&self) -> bool {
+        std::ptr::eq(self.limits, &raw const UNDECIDED)
     }
 
     /// Empties a payload that is [plain](Self::is_plain).
@@ -737,22 +758,27 @@ impl Payload {
         }
     }
 
-    /// Adds attributes whose keys are not there yet (a call site's own): all at once, without a look at
-    /// each, if they are plain and there is room for all.
+    /// Whether [`attributes_plain`](Self::attributes_plain) may add such attributes.
     #[inline(always)]
-    pub(crate) fn attributes_new<L: AttributeList>(&mut self, known: &Known, list: L) {
+    pub(crate) fn has_room_for<L: AttributeList>(&self, known: &Known) -> bool {
         let start = self.len();
-        let is_plain = L::WORDS_MAX <= INLINE_WORDS
+        L::WORDS_MAX <= INLINE_WORDS
             && self.heap.is_none()
             && start + L::WORDS_MAX <= INLINE_WORDS
             && u64::from(self.attributes) + u64::from(L::COUNT)
                 <= u64::from(self.limits.attribute_count())
             && !self.limits.cuts_values()
-            && known.get();
-        if !is_plain {
-            known.update(&list);
-            return list.write_each(self);
-        }
+            && known.get()
+    }
+
+    /// Adds attributes whose keys are not there yet (a call site's own): all at once, without a look at each.
+    ///
+    /// # Safety
+    ///
+    /// There [is room](Self::has_room_for) for them.
+    #[inline(always)]
+    pub(crate) unsafe fn attributes_plain<L: AttributeList>(&mut self, list: L) {
+        let start = self.len();
         // SAFETY: at most `INLINE_WORDS`.
         let from = unsafe { self.inline.as_mut_ptr().add(start) }.cast::<u64>();
         let mut items = PlainItems { at: from };

@@ -19,6 +19,7 @@ mod choice;
 #[cfg(test)]
 mod docs;
 mod explain;
+mod explain_span;
 mod layers;
 mod parse;
 mod problem;
@@ -33,9 +34,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::rules::{Details, Levels, RuleError, Rules, Scoped};
 pub use builder::SettingsBuilder;
-pub use choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret, Source};
+pub use choice::{Detail, Headers, Level, LogLevel, Overflow, Preset, Propagator, Secret, Source};
 pub use explain::{ExplainTable, Explained};
+pub use explain_span::{RuleExplained, SpanExplained, SpanQuery, Verdict};
 pub use layers::FileProblem;
 pub use problem::Problem;
 pub use sampler::{RATE_LIMIT_DEFAULT, RATE_LIMIT_MAX, RootSampler, SamplerSetting};
@@ -130,6 +133,18 @@ pub struct Settings {
     pub compression_level: i32,
     /// Which spans are recorded.
     pub sampler: SamplerSetting,
+    /// Rules that decide about a span before the sampler does.
+    pub rules: Rules,
+    /// Which spans there are.
+    pub level: Level,
+    /// The same for scopes and names of spans.
+    pub levels: Levels,
+    /// Whether there are spans about what there is to know in any case.
+    pub basic_tracing: bool,
+    /// Whether there are spans about details.
+    pub detailed_tracing: bool,
+    /// How much detail scopes and names of spans have.
+    pub details: Details,
     /// Whether nothing is recorded at all.
     pub disabled: bool,
     /// Whether integrations record prompts, completions, and what tools take and give.
@@ -235,6 +250,24 @@ impl Settings {
             .chain(others.map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
+    /// What decides at the level `smart` about spans that none of its rules is about: the sampler if somebody has set one, else a tenth of
+    /// all traces.
+    pub fn smart_rest(&self) -> RootSampler {
+        match self.source("sampler") {
+            None | Some(Source::Default) => RootSampler::TraceIdRatio(SMART_SHARE),
+            Some(_) => self.sampler.root,
+        }
+    }
+
+    /// How much detail there is where `details` says nothing.
+    pub fn detail(&self) -> Detail {
+        match (self.detailed_tracing, self.basic_tracing) {
+            (true, _) => Detail::Detailed,
+            (false, true) => Detail::Basic,
+            (false, false) => Detail::None,
+        }
+    }
+
     /// Whether anything asks for spans to be measured.
     pub fn measures_spans(&self) -> bool {
         self.metrics || self.report_every > 0 || self.status_address.is_some()
@@ -286,6 +319,12 @@ impl Settings {
             spool_max_age: Duration::ZERO,
             compression_level: 0,
             sampler: SamplerSetting::default(),
+            rules: Rules::default(),
+            level: Level::Full,
+            levels: Levels::default(),
+            basic_tracing: true,
+            detailed_tracing: false,
+            details: Details::default(),
             disabled: false,
             capture_content: true,
             log_level: LogLevel::Warn,
@@ -342,6 +381,9 @@ impl Default for Settings {
         SettingsBuilder::new().ignore_environment().build()
     }
 }
+
+/// Of traces at the level `smart`.
+const SMART_SHARE: f64 = 0.1;
 
 /// The resource attribute that [`Settings::service_name`] is.
 const SERVICE_NAME: &str = "service.name";

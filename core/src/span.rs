@@ -8,6 +8,9 @@
 //! of a guard, and a guard stays on its thread; a leaked one's block is never used again. So leaking a
 //! span is safe: it is then never recorded.
 
+mod asked;
+mod builder;
+
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::time::SystemTime;
@@ -21,7 +24,10 @@ use crate::record::{
 };
 use crate::sampler::Mode;
 use crate::thread::{Frame, Local, Ready, ThreadRing, epoch, local};
-use crate::{IntoValue, Key, SpanId, TraceId, Tracer, clock};
+use crate::{AtStart, IntoValue, Key, clock};
+pub(crate) use asked::settle;
+use asked::{Asked, With};
+pub use builder::SpanBuilder;
 
 const SAMPLED: u32 = bit::trace_flags(TraceFlags::SAMPLED);
 const RANDOM: u32 = bit::trace_flags(TraceFlags::RANDOM);
@@ -109,6 +115,10 @@ impl Place {
     fn add_flag(&mut self, flag: u16) {
         self.0 |= u64::from(flag) << 48;
     }
+
+    fn remove_flag(&mut self, flag: u16) {
+        self.0 &= !(u64::from(flag) << 48);
+    }
 }
 
 /// Kind, status and scope of a record, likewise; the number of its payload's words is put between.
@@ -119,6 +129,14 @@ impl Kinds {
     #[inline(always)]
     fn new(kind: SpanKind, scope: u16) -> Self {
         Kinds(kind as u64 | u64::from(scope) << 32)
+    }
+
+    fn kind(self) -> SpanKind {
+        SpanKind::from_number(self.0 as u8 & 0xf).unwrap_or_default()
+    }
+
+    fn scope(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 
     fn status(self) -> u8 {
@@ -158,6 +176,16 @@ unsafe impl Sync for Span {}
 pub(crate) enum Name<'a> {
     Static(&'static StaticStr),
     Key(Key<'a>),
+}
+
+impl Name<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Name::Static(name) => name.text(),
+            Name::Key(Key::Interned(name)) => name.as_str(),
+            Name::Key(Key::Str(name)) => name,
+        }
+    }
 }
 
 /// What a [`Span`] and a [`SpanGuard`] can do alike. A guard does not give its span out by reference:
@@ -205,8 +233,27 @@ macro_rules! span_methods {
         #[doc(hidden)]
         #[inline(always)]
         pub fn __attributes<L: AttributeList>(&mut self, known: &Known, list: L) {
+            let Some(own) = self.recording() else { return };
+            if own.payload().has_room_for::<L>(known) {
+                // SAFETY: there is room for all, and they are known.
+                unsafe { own.payload().attributes_plain(list) }
+                if L::HAS_PRIORITY {
+                    own.payload().priority_set();
+                }
+            } else {
+                self.attributes_each(known, list);
+            }
+        }
+
+        /// As [`__attributes`](Self::__attributes), each by its own rules. The list is in memory only here, where its address is taken.
+        #[inline(never)]
+        fn attributes_each<L: AttributeList>(&mut self, known: &Known, list: L) {
+            if self.recording().is_some_and(|own| own.payload().is_undecided()) {
+                asked::settle(local(), &list);
+            }
             if let Some(own) = self.recording() {
-                own.payload().attributes_new(known, list);
+                known.update(&list);
+                list.write_each(own.payload());
                 if L::HAS_PRIORITY {
                     own.payload().priority_set();
                 }
@@ -375,14 +422,7 @@ impl Span {
     /// drop(span);
     /// ```
     pub fn builder<'a>(name: impl Into<Key<'a>>) -> SpanBuilder<'a> {
-        SpanBuilder {
-            name: name.into(),
-            parent: None,
-            kind: SpanKind::Internal,
-            start_unix_nanos: None,
-            scope: 0,
-            ids: None,
-        }
+        SpanBuilder::new(name.into())
     }
 
     /// Starts a span: a child of the thread's current span, or a new root.
@@ -394,11 +434,17 @@ impl Span {
     // Not inlined: a second place that makes spans costs the first one two instructions (`benches/counts`).
     #[doc(hidden)]
     #[inline(never)]
-    pub fn __under(name: Key<'_>, parent: &SpanContext, kind: SpanKind) -> Span {
+    pub fn __under(
+        name: Key<'_>,
+        parent: &SpanContext,
+        kind: SpanKind,
+        attributes: &dyn AtStart,
+    ) -> Span {
         if epoch() == 0 {
             return Span::none();
         }
-        Span::create(local(), Name::Key(name), Some(&parent.0), kind, 0)
+        let with = With { attributes, ..With::NOTHING };
+        Span::create(local(), Name::Key(name), Some(&parent.0), kind, 0, &with)
     }
 
     /// Whether it records and nothing was set on it: for the C ABI.
@@ -454,12 +500,13 @@ impl Span {
         parent: Option<&Ctx>,
         kind: SpanKind,
         scope: u16,
+        with: &With<'_>,
     ) -> Span {
         let ring = local.ring();
         if ring.epoch.get() == epoch() {
-            Self::create_on(local, ring, name, parent, kind, scope)
+            Self::create_on(local, ring, name, parent, (kind, scope), with)
         } else {
-            Self::create_cold(local, name, parent, kind, scope)
+            Self::create_cold(local, name, parent, kind, scope, with)
         }
     }
 
@@ -471,9 +518,11 @@ impl Span {
         parent: Option<&Ctx>,
         kind: SpanKind,
         scope: u16,
+        with: &With<'_>,
     ) -> Span {
+        asked::settle(local, &());
         let Ready::Ring(ring) = local.prepare() else { return Span::none() };
-        let span = Self::create_on(local, ring, name, parent, kind, scope);
+        let span = Self::create_on(local, ring, name, parent, (kind, scope), with);
         local.retire_if_exiting(ring);
         span
     }
@@ -484,17 +533,16 @@ impl Span {
         local: &Local,
         ring: &ThreadRing,
         name: Name<'_>,
-        parent: Option<&Ctx>,
-        kind: SpanKind,
-        scope: u16,
+        given: Option<&Ctx>,
+        (kind, scope): (SpanKind, u16),
+        with: &With<'_>,
     ) -> Span {
-        let parent = parent.unwrap_or_else(|| local.current());
+        let parent = given.unwrap_or_else(|| local.current());
         let counter = Local::counter(ring);
         let keys = ring.keys.get();
         let (trace_lo, trace_hi, context_flags, parent_id, flags, sampled);
-        let mut trace_state = TraceState(None);
         let is_local = std::ptr::eq(parent.keys, keys);
-        if is_local && ring.parent_based.get() && parent.trace_state.is_empty() {
+        if is_local && ring.is_inherited.get() && parent.trace_state.is_empty() {
             // A parent of this process and generation; its span ID is a counter, its trace's may be raw.
             trace_lo = parent.trace_lo;
             trace_hi = parent.trace_hi;
@@ -510,17 +558,17 @@ impl Span {
             parent_id = 0;
             flags = 0;
         } else {
-            let (context, id, record_flags) = Self::derive_cold(ring, parent, counter);
-            trace_lo = context.trace_lo;
-            trace_hi = context.trace_hi;
-            context_flags = context.flags;
-            sampled = context.is_sampled();
-            parent_id = id;
-            flags = record_flags;
-            trace_state = context.trace_state;
+            let asked = Asked { name, parent: given, kind, scope, with };
+            return Self::create_asked(local, ring, &asked, counter);
         }
-        let context =
-            Ctx { trace_lo, trace_hi, span: counter, flags: context_flags, trace_state, keys };
+        let context = Ctx {
+            trace_lo,
+            trace_hi,
+            span: counter,
+            flags: context_flags,
+            trace_state: TraceState(None),
+            keys,
+        };
         Self::fill(local, ring, name, context, Record { parent_id, flags, sampled, kind, scope })
     }
 
@@ -568,52 +616,6 @@ impl Span {
         Span { block: Some(block) }
     }
 
-    /// A span with IDs that came from elsewhere: see [`SpanBuilder::ids`].
-    #[cold]
-    #[inline(never)]
-    fn create_with_ids(
-        local: &Local,
-        name: Name<'_>,
-        parent: Option<&Ctx>,
-        kind: SpanKind,
-        scope: u16,
-        (trace_id, span_id): (TraceId, SpanId),
-    ) -> Span {
-        let Ready::Ring(ring) = local.prepare() else { return Span::none() };
-        let parent = parent.unwrap_or_else(|| local.current());
-        let (mut flags, mut parent_id) = (flag::TRACE_RAW | flag::SPAN_RAW, 0);
-        if parent.is_valid() {
-            flags |= flag::PARENT_RAW;
-            if parent.flags & bit::REMOTE != 0 {
-                flags |= flag::PARENT_REMOTE;
-            }
-            parent_id = parent.span_id().0;
-        }
-        let mut context = SpanContext::from_ids(
-            trace_id,
-            span_id,
-            TraceFlags((parent.flags >> 8) as u8 & TraceFlags::RANDOM.0),
-            parent.trace_state.clone(),
-        )
-        .0;
-        // SAFETY: as in `create_on`.
-        let engine = unsafe { &*ring.engine.get() };
-        let sampled = engine.sampler().decide(&mut context, crate::platform::monotonic_nanos);
-        context.flags |= if sampled { SAMPLED } else { 0 };
-        let record = Record { parent_id, flags, sampled, kind, scope };
-        let span = Self::fill(local, ring, name, context, record);
-        if let Some(block) = span.block {
-            // Its counters are IDs, so whatever has it as a parent takes the long way.
-            // SAFETY: the block is ours.
-            unsafe {
-                (*block.as_ptr()).frame.context.keys = std::ptr::null();
-                (*block.as_ptr()).frame.ready = 0;
-            }
-        }
-        local.retire_if_exiting(ring);
-        span
-    }
-
     #[cold]
     #[inline(never)]
     fn name_inline(payload: &mut Payload, name: Name<'_>) -> u32 {
@@ -623,48 +625,6 @@ impl Span {
             Name::Key(Key::Interned(_)) => {}
         }
         0
-    }
-
-    /// The context of a span whose parent is remote, from before a fork, or carries a tracestate, or
-    /// about which the sampler must be asked; with the parent's ID and the record's flags.
-    #[cold]
-    #[inline(never)]
-    fn derive_cold(ring: &ThreadRing, parent: &Ctx, counter: u64) -> (Ctx, u64, u16) {
-        let keys = ring.keys.get();
-        let mut context = Ctx { span: counter, keys, ..Ctx::NONE };
-        let (mut parent_id, mut flags) = (0, 0);
-        if !parent.is_valid() {
-            context.trace_lo = counter;
-            context.flags = RANDOM | bit::VALID;
-        } else {
-            let raw;
-            let mut from = parent;
-            if !std::ptr::eq(parent.keys, keys) {
-                raw = parent.to_raw();
-                from = &raw;
-                flags |= flag::PARENT_RAW;
-                if parent.flags & bit::REMOTE != 0 || !parent.keys.is_null() {
-                    flags |= flag::PARENT_REMOTE;
-                }
-            }
-            if from.flags & bit::TRACE_RAW != 0 {
-                flags |= flag::TRACE_RAW;
-            }
-            context.trace_lo = from.trace_lo;
-            context.trace_hi = from.trace_hi;
-            context.flags = from.flags & (bit::TRACE_FLAGS | bit::VALID | bit::TRACE_RAW);
-            context.trace_state = from.trace_state.clone();
-            parent_id = from.span;
-        }
-        let sampled = if ring.parent_based.get() && parent.is_valid() {
-            parent.is_sampled()
-        } else {
-            // SAFETY: as in `create_on`.
-            let engine = unsafe { &*ring.engine.get() };
-            engine.sampler().decide(&mut context, crate::platform::monotonic_nanos)
-        };
-        context.flags = context.flags & !SAMPLED | if sampled { SAMPLED } else { 0 };
-        (context, parent_id, flags)
     }
 
     /// The span's own fields, if it records.
@@ -855,8 +815,11 @@ impl Block {
     /// this thread's, or was.
     #[inline(always)]
     unsafe fn end(this: NonNull<Block>, is_current: bool) {
-        let now = if Block::is_recording(this) { clock::ticks() } else { 0 };
         let local = local();
+        if local.undecided() == this.as_ptr() {
+            asked::settle(local, &());
+        }
+        let now = if Block::is_recording(this) { clock::ticks() } else { 0 };
         // SAFETY: the caller's promise. Once it is out of the chain, nothing else points at the block.
         unsafe {
             if is_current {
@@ -881,8 +844,10 @@ impl Block {
     #[inline(always)]
     fn finish(&mut self, now: u64) {
         let engine = self.own.engine;
-        if self.own.place.flags() & flag::END_WALL == 0 {
+        if self.own.place.flags() & (flag::END_WALL | flag::ONLY_ERRORS) == 0 {
             self.own.end = now;
+        } else if !self.is_kept(now) {
+            return self.payload().clear();
         }
         if !self.frame.context.trace_state.is_empty() {
             self.write_trace_state();
@@ -901,6 +866,34 @@ impl Block {
             self.finish_cold(local, engine);
         }
         self.payload().clear();
+    }
+
+    /// Sets the end of a span with an end of its own, or that is kept only with an error; whether it is kept.
+    #[cold]
+    #[inline(never)]
+    fn is_kept(&mut self, now: u64) -> bool {
+        if self.own.place.flags() & flag::END_WALL == 0 {
+            self.own.end = now;
+        }
+        if self.own.place.flags() & flag::ONLY_ERRORS == 0 {
+            return true;
+        }
+        self.own.place.remove_flag(flag::ONLY_ERRORS);
+        if self.own.kinds.status() == StatusCode::Error as u8 {
+            return true;
+        }
+        let local = local();
+        if crate::fork::is_new_child() {
+            local.forget_parent();
+        }
+        // SAFETY: a recording span's engine is never freed.
+        let engine = unsafe { &*self.own.engine };
+        if !engine.is_from_parent() {
+            let ring = local.ring();
+            let is_of_ring = std::ptr::eq(ring.engine.get(), engine);
+            engine.count_drop(is_of_ring.then_some(ring), Reason::ByRule);
+        }
+        false
     }
 
     #[cold]
@@ -1184,42 +1177,73 @@ impl SpanGuard {
     fn start(name: &'static StaticStr, kind: SpanKind, epoch: u32) -> Self {
         match Block::try_start(local(), name.known(), kind, epoch) {
             Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
-            None => Self::start_cold(name, kind),
+            None => Self::start_cold(name, kind, false),
+        }
+    }
+
+    /// As [`__start`](Self::__start), where [`__attributes`](Self::__attributes) follows: if the sampler has to see them, it is asked only then.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn __start_open(name: &'static StaticStr, kind: SpanKind) -> Self {
+        let epoch = epoch();
+        if epoch == 0 {
+            return SpanGuard { block: None, not_send: std::marker::PhantomData };
+        }
+        Self::start_open(name, kind, epoch)
+    }
+
+    /// As [`start`](Self::start).
+    #[inline(never)]
+    fn start_open(name: &'static StaticStr, kind: SpanKind, epoch: u32) -> Self {
+        match Block::try_start(local(), name.known(), kind, epoch) {
+            Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
+            None => Self::start_cold(name, kind, true),
         }
     }
 
     /// A guard of a span whose name is a number, current at once: for the C ABI.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn __start_numbered(name: crate::Interned, kind: SpanKind) -> Self {
+    pub fn __start_numbered(
+        name: crate::Interned,
+        kind: SpanKind,
+        attributes: impl AtStart,
+    ) -> Self {
         let epoch = epoch();
         if epoch == 0 {
             return SpanGuard { block: None, not_send: std::marker::PhantomData };
         }
         match Block::try_start(local(), name.get(), kind, epoch) {
             Some(block) => SpanGuard { block: Some(block), not_send: std::marker::PhantomData },
-            None => Self::start_numbered_cold(name, kind),
+            None => Self::start_numbered_cold(name, kind, attributes),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn start_numbered_cold(name: crate::Interned, kind: SpanKind) -> Self {
+    fn start_numbered_cold(
+        name: crate::Interned,
+        kind: SpanKind,
+        attributes: impl AtStart,
+    ) -> Self {
         let local = local();
         if local.ring().epoch.get() == epoch() {
             local.make_top_ready();
         }
-        Span::builder(name).kind(kind).enter()
+        let with = With { attributes: &attributes, ..With::NOTHING };
+        Self::new(Span::create(local, Name::Key(Key::Interned(name)), None, kind, 0, &with))
     }
 
     #[cold]
     #[inline(never)]
-    fn start_cold(name: &'static StaticStr, kind: SpanKind) -> Self {
+    fn start_cold(name: &'static StaticStr, kind: SpanKind, is_open: bool) -> Self {
         let local = local();
         if local.ring().epoch.get() == epoch() {
             local.make_top_ready();
         }
-        Self::new(Span::create(local, Name::Static(name), None, kind, 0))
+        let is_open = is_open && name.interned().is_some();
+        let with = With { is_open, ..With::NOTHING };
+        Self::new(Span::create(local, Name::Static(name), None, kind, 0, &with))
     }
 
     /// The span's own fields, if it records.
@@ -1332,81 +1356,6 @@ struct Record {
     scope: u16,
 }
 
-/// A span before it starts; see [`Span::builder`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `start` or `enter`"]
-pub struct SpanBuilder<'a> {
-    name: Key<'a>,
-    parent: Option<SpanContext>,
-    kind: SpanKind,
-    start_unix_nanos: Option<u64>,
-    scope: u16,
-    ids: Option<(TraceId, SpanId)>,
-}
-
-impl SpanBuilder<'_> {
-    /// The parent, instead of the thread's current span; the default context makes a new root.
-    pub fn parent(mut self, parent: &SpanContext) -> Self {
-        self.parent = Some(parent.clone());
-        self
-    }
-
-    /// A new root, whatever is current.
-    pub fn root(self) -> Self {
-        self.parent(&SpanContext::default())
-    }
-
-    /// The kind; internal unless told otherwise.
-    pub fn kind(mut self, kind: SpanKind) -> Self {
-        self.kind = kind;
-        self
-    }
-
-    /// The start, instead of now.
-    pub fn start_time(mut self, time: impl Into<WallTime>) -> Self {
-        self.start_unix_nanos = Some(time.into().0);
-        self
-    }
-
-    /// The instrumentation scope and resource, instead of the default ones.
-    pub fn tracer(mut self, tracer: &Tracer) -> Self {
-        self.scope = tracer.number();
-        self
-    }
-
-    /// IDs that another tracer or a recording gave the span, instead of new ones; the trace ID takes the place of the parent's. The sampler
-    /// is asked in any case, whatever the parent's flags say; a ratio decides by the trace ID. Ignored if one of them is zero.
-    ///
-    /// That no other span has them is up to the caller.
-    pub fn ids(mut self, trace_id: TraceId, span_id: SpanId) -> Self {
-        self.ids = (trace_id.is_valid() && span_id.is_valid()).then_some((trace_id, span_id));
-        self
-    }
-
-    /// Starts the span.
-    pub fn start(self) -> Span {
-        if epoch() == 0 {
-            return Span::none();
-        }
-        let parent = self.parent.as_ref().map(|parent| &parent.0);
-        let name = Name::Key(self.name);
-        let mut span = match self.ids {
-            None => Span::create(local(), name, parent, self.kind, self.scope),
-            Some(ids) => Span::create_with_ids(local(), name, parent, self.kind, self.scope, ids),
-        };
-        if let (Some(own), Some(start)) = (span.recording(), self.start_unix_nanos) {
-            own.start = start;
-            own.place.add_flag(flag::START_WALL);
-        }
-        span
-    }
-
-    /// Starts the span and makes it current on this thread.
-    pub fn enter(self) -> SpanGuard {
-        self.start().enter()
-    }
-}
-
 /// Wall-clock time: nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallTime(pub u64);
@@ -1454,17 +1403,7 @@ impl SpanContext {
     /// start meanwhile are its children. The invalid context makes them roots.
     pub fn attach(&self) -> ContextGuard {
         // It is the guard of a span that does not record.
-        let local = local();
-        let block = local.take_block();
-        // SAFETY: the block is ours; a span that does not record has these fields.
-        unsafe {
-            let this = &mut *block.as_ptr();
-            this.frame.context = self.0.clone();
-            this.frame.ready = 0;
-            this.own.engine = std::ptr::null();
-            Payload::begin_none(this.own.payload.as_mut_ptr());
-        }
-        ContextGuard(SpanGuard::new(Span { block: Some(block) }))
+        ContextGuard(SpanGuard::new(Span::absent(local(), self.0.clone())))
     }
 }
 

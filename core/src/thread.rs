@@ -54,7 +54,8 @@ pub(crate) struct ThreadRing {
     pub(crate) counter_end: Cell<u64>,
     pub(crate) epoch: Cell<u32>,
     pub(crate) root_mode: Cell<Mode>,
-    pub(crate) parent_based: Cell<bool>,
+    /// Whether the child of a local parent does as that did, without a question to the sampler.
+    pub(crate) is_inherited: Cell<bool>,
     /// `engine`, if its spans may end on the short way; else, or in a fork child, null.
     pub(crate) short_end: Cell<*const Engine>,
     /// A root's context flags, if it may begin on the short way; else zero.
@@ -84,7 +85,7 @@ impl ThreadRing {
             counter_end: Cell::new(0),
             epoch: Cell::new(0),
             root_mode: Cell::new(Mode::Ask),
-            parent_based: Cell::new(false),
+            is_inherited: Cell::new(false),
             short_end: Cell::new(std::ptr::null()),
             short_root: Cell::new(0),
             short_child: Cell::new(false),
@@ -192,6 +193,8 @@ pub(crate) struct Local {
     pub(crate) attached: Cell<*const Engine>,
     /// Spans of this thread are not recorded: it is the flusher.
     suppressed: Cell<bool>,
+    /// The block of the span that waits for its attributes before the sampler decides about it; else null.
+    undecided: Cell<*mut Block>,
     exiting: Cell<bool>,
     /// Of [`number`]; zero until it is asked for.
     number: Cell<u64>,
@@ -212,7 +215,7 @@ static NO_RING: NoRing = NoRing(ThreadRing {
     counter_end: Cell::new(0),
     epoch: Cell::new(0),
     root_mode: Cell::new(Mode::Ask),
-    parent_based: Cell::new(false),
+    is_inherited: Cell::new(false),
     short_end: Cell::new(std::ptr::null()),
     short_root: Cell::new(0),
     short_child: Cell::new(false),
@@ -239,6 +242,7 @@ thread_local! {
         blocks: Cell::new(0),
         attached: Cell::new(std::ptr::null()),
         suppressed: Cell::new(false),
+        undecided: Cell::new(std::ptr::null_mut()),
         exiting: Cell::new(false),
         number: Cell::new(0),
     } };
@@ -377,6 +381,7 @@ impl Local {
     ///
     /// The thread's ring is up to date.
     pub(crate) fn make_top_ready(&self) {
+        crate::span::settle(self, &());
         let ring = self.ring();
         let top = self.top.get();
         // SAFETY: the frame on top is alive, and no chain's end unless there is none.
@@ -662,6 +667,16 @@ impl Local {
         self.suppressed.set(true);
     }
 
+    /// The block of the span that the sampler has not decided about; null if there is none.
+    #[inline(always)]
+    pub(crate) fn undecided(&self) -> *mut Block {
+        self.undecided.get()
+    }
+
+    pub(crate) fn set_undecided(&self, block: *mut Block) {
+        self.undecided.set(block);
+    }
+
     /// Undoes [`suppress`](Self::suppress).
     pub(crate) fn unsuppress(&self) {
         self.suppressed.set(false);
@@ -674,7 +689,9 @@ impl Local {
 
 /// The current context of the calling thread.
 pub(crate) fn current_context() -> SpanContext {
-    SpanContext(local().current().clone())
+    let local = local();
+    crate::span::settle(local, &());
+    SpanContext(local.current().clone())
 }
 
 /// Where rings live: pages that fork children see zeroed, cut into slots that are used again.

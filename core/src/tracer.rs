@@ -85,6 +85,16 @@ impl Tracer {
         (usize::from(number) <= known).then_some(Tracer(number))
     }
 
+    /// What `is_so` says of the name of the scope with that number; the default one's is empty.
+    pub(crate) fn has_name(number: u16, is_so: impl FnOnce(&str) -> bool) -> bool {
+        if number == 0 {
+            return is_so("");
+        }
+        let tracers = TRACERS.load();
+        let info = tracers.as_ref().and_then(|tracers| tracers.get(usize::from(number) - 1));
+        is_so(info.map_or("", |info| &info.name))
+    }
+
     /// The number that records carry; zero for the default tracer.
     pub fn number(self) -> u16 {
         self.0

@@ -84,6 +84,34 @@ from! {
     Vec<(String, Value)> => Map(|v| v);
 }
 
+/// A value as rules of sampling see it, before the span is there.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Seen<'a> {
+    /// There is none, or it is null.
+    Absent,
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Str(&'a str),
+    Char(char),
+    /// Something else: bytes, an array, a map, or a closure, which is called only if the span records.
+    Other,
+}
+
+/// The attributes that a span has from its start.
+#[doc(hidden)]
+pub trait AtStart {
+    /// That of a key; of several, the last.
+    fn seen(&self, key: &str) -> Seen<'_>;
+}
+
+impl AtStart for () {
+    fn seen(&self, _key: &str) -> Seen<'_> {
+        Seen::Absent
+    }
+}
+
 /// A value that can be written into a span.
 ///
 /// Implemented for the integer and float types, `bool`, strings, bytes (`[u8]` slices wrapped in
@@ -106,6 +134,12 @@ pub trait IntoValue {
     /// Writes the value under `key` (0 in an array) at the given nesting depth.
     #[doc(hidden)]
     fn write(self, payload: &mut Payload, key: u32, depth: Depth);
+
+    /// The value as rules see it.
+    #[doc(hidden)]
+    fn seen(&self) -> Seen<'_> {
+        Seen::Other
+    }
 
     /// Words that [`write_plain`](Self::write_plain) writes at most; [`NOT_PLAIN`] if the value has none
     /// such.
@@ -147,6 +181,10 @@ macro_rules! into_value_int {
                 payload.push_int(key, i64::from(self));
             }
 
+            fn seen(&self) -> Seen<'_> {
+                Seen::Int(i64::from(*self))
+            }
+
             const PLAIN_WORDS_MAX: usize = 2;
 
             #[inline(always)]
@@ -169,6 +207,10 @@ macro_rules! into_value_wide {
                     Ok(value) => payload.push_int(key, value),
                     Err(_) => payload.push_str(key, &self.to_string()),
                 }
+            }
+
+            fn seen(&self) -> Seen<'_> {
+                i64::try_from(*self).map_or(Seen::Double(*self as f64), Seen::Int)
             }
 
             const PLAIN_WORDS_MAX: usize = $words_max;
@@ -196,6 +238,10 @@ impl IntoValue for bool {
         payload.push_bool(key, self);
     }
 
+    fn seen(&self) -> Seen<'_> {
+        Seen::Bool(*self)
+    }
+
     const PLAIN_WORDS_MAX: usize = 1;
 
     #[inline(always)]
@@ -209,6 +255,10 @@ impl IntoValue for f64 {
     #[inline(always)]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_double(key, self);
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Double(*self)
     }
 
     const PLAIN_WORDS_MAX: usize = 2;
@@ -225,6 +275,10 @@ impl IntoValue for f32 {
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_double(key, f64::from(self));
     }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Double(f64::from(*self))
+    }
 }
 
 impl IntoValue for &str {
@@ -232,12 +286,20 @@ impl IntoValue for &str {
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_str(key, self);
     }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self)
+    }
 }
 
 impl IntoValue for String {
     #[inline]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_string(key, self);
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self)
     }
 }
 
@@ -248,6 +310,10 @@ impl IntoValue for std::borrow::Cow<'_, str> {
             std::borrow::Cow::Borrowed(value) => payload.push_str(key, value),
             std::borrow::Cow::Owned(value) => payload.push_string(key, value),
         }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self)
     }
 }
 
@@ -263,12 +329,20 @@ impl IntoValue for char {
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_str(key, self.encode_utf8(&mut [0; 4]));
     }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Char(*self)
+    }
 }
 
 impl IntoValue for crate::Interned {
     #[inline(always)]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_interned(key, self);
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self.as_str())
     }
 
     const PLAIN_WORDS_MAX: usize = 1;
@@ -287,6 +361,10 @@ impl<T: IntoValue> IntoValue for Option<T> {
             Some(value) => value.write(payload, key, depth),
             None => payload.push_null(key),
         }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        self.as_ref().map_or(Seen::Absent, IntoValue::seen)
     }
 }
 
@@ -338,6 +416,10 @@ macro_rules! into_value_ref {
             fn write(self, payload: &mut Payload, key: u32, depth: Depth) {
                 (*self).write(payload, key, depth);
             }
+
+            fn seen(&self) -> Seen<'_> {
+                (**self).seen()
+            }
         }
     )*};
 }
@@ -348,6 +430,10 @@ impl IntoValue for &String {
     #[inline]
     fn write(self, payload: &mut Payload, key: u32, _depth: Depth) {
         payload.push_str(key, self);
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen::Str(self)
     }
 }
 
@@ -363,6 +449,10 @@ where
 impl IntoValue for Value {
     fn write(self, payload: &mut Payload, key: u32, depth: Depth) {
         (&self).write(payload, key, depth);
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        seen_value(self)
     }
 }
 
@@ -386,5 +476,20 @@ impl IntoValue for &Value {
                 payload.end_container(container);
             }
         }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        seen_value(self)
+    }
+}
+
+fn seen_value(value: &Value) -> Seen<'_> {
+    match value {
+        Value::Null => Seen::Absent,
+        Value::Bool(value) => Seen::Bool(*value),
+        Value::Int(value) => Seen::Int(*value),
+        Value::Double(value) => Seen::Double(*value),
+        Value::Str(value) => Seen::Str(value),
+        Value::Bytes(_) | Value::Array(_) | Value::Map(_) => Seen::Other,
     }
 }

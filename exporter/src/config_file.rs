@@ -140,15 +140,19 @@ pub fn lines(text: &[u8]) -> Result<Vec<(u32, String, String)>, String> {
     let mut found = Vec::new();
     for (name, value) in table.get_ref() {
         let at = name.span().start;
-        let value = value_text(value.get_ref())
+        let is_list = LISTS.iter().any(|list| list.eq_ignore_ascii_case(name.get_ref()));
+        let value = value_text(value.get_ref(), if is_list { "; " } else { "," })
             .map_err(|what| problem(at, format!("{} {what}", name.get_ref())))?;
         found.push((line_at(at), name.get_ref().to_string(), value));
     }
     Ok(found)
 }
 
-/// A value as a variable would have it. Lists and tables have commas between their parts.
-fn value_text(value: &DeValue<'_>) -> Result<String, &'static str> {
+/// Settings whose parts have a semicolon between them.
+const LISTS: [&str; 3] = ["rules", "levels", "details"];
+
+/// A value as a variable would have it. Lists have `between` between their parts, tables a comma.
+fn value_text(value: &DeValue<'_>, between: &str) -> Result<String, &'static str> {
     let plain = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Boolean(truth) => Ok(truth.to_string()),
@@ -165,7 +169,7 @@ fn value_text(value: &DeValue<'_>) -> Result<String, &'static str> {
     match value {
         DeValue::Array(items) => {
             let items: Result<Vec<_>, _> = items.iter().map(|item| plain(item.get_ref())).collect();
-            Ok(items?.join(","))
+            Ok(items?.join(between))
         }
         DeValue::Table(pairs) => {
             let mut text = String::new();

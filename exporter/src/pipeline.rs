@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use spanring::Value;
 use spanring::export::{Attached, Engine, EngineOptions, FlushError};
 use spanring::record::Records;
-use spanring::settings::Settings;
+use spanring::settings::{Level, LogLevel, RootSampler, Settings};
 
 use crate::alerts::{self, Alert, Alerts, WebhookCounts};
 use crate::batch::{Encoder, TickClock};
@@ -890,6 +890,7 @@ impl PipelineBuilder {
         for problem in settings.problems() {
             log::warning!("{problem}");
         }
+        say_level(&settings);
         for destination in Destination::of_settings(&settings) {
             // The same receiver in code and in the settings is one sink, and the operator has the last word.
             self.destinations.retain(|given| given.spool_key() != destination.spool_key());
@@ -997,6 +998,46 @@ pub fn file_sink(dir: &Path, settings: &Settings) -> Result<FileSink, StartError
     FileSink::create(dir, options).map_err(StartError::Directory)
 }
 
+/// Says once what the level leaves out: as a warning where nobody asked for it by name.
+fn say_level(settings: &Settings) {
+    let left_out = match (settings.level, settings.smart_rest()) {
+        _ if settings.disabled => return,
+        (Level::Full, _) => return,
+        (Level::None, _) => "no span is recorded".to_owned(),
+        (Level::Minimal, _) => {
+            "spans with a parent in this process are left out, unless they end with an error"
+                .to_owned()
+        }
+        (Level::Smart, rest) => {
+            let rest = match rest {
+                RootSampler::AlwaysOn => "none of".to_owned(),
+                RootSampler::AlwaysOff => "all".to_owned(),
+                RootSampler::TraceIdRatio(share) => {
+                    format!("{:.4} % of", (1.0 - share) * 100.0).replace(".0000", "")
+                }
+                RootSampler::EveryNth(n) => format!("{} of {n} of", n.saturating_sub(1)),
+                RootSampler::RateLimit(rate) => format!("what exceeds {rate} a second of"),
+            };
+            format!(
+                "{rest} the traces are left out that no rule is about and that have neither a message of more than \
+                 100 characters nor a high priority"
+            )
+        }
+    };
+    let source = settings.source("level").map(ToString::to_string).unwrap_or_default();
+    let level = match source.as_str() {
+        "RAILS_ENV" | "ENVIRONMENT" => LogLevel::Warn,
+        _ => LogLevel::Info,
+    };
+    let name = settings.level;
+    log::write(
+        level,
+        format_args!(
+            "the level is {name} ({source}): {left_out}; SPANRING_LEVEL=full keeps all that are sampled"
+        ),
+    );
+}
+
 fn engine_options(settings: &Settings) -> EngineOptions {
     EngineOptions {
         max_spans: settings.max_spans,
@@ -1004,6 +1045,12 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         batch_size: settings.batch_size,
         parent_based: settings.sampler.parent_based,
         sampler: settings.sampler.root,
+        rules: settings.rules.clone(),
+        level: settings.level,
+        levels: settings.levels.clone(),
+        smart_rest: settings.smart_rest(),
+        detail: settings.detail(),
+        details: settings.details.clone(),
         disabled: settings.disabled,
         overflow_wait: settings.overflow.wait_millis(),
         attribute_count: settings.attribute_count_limit,

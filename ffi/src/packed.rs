@@ -20,7 +20,7 @@
 //! Everything is checked before anything is used: what is wrong has no effect.
 
 use spanring::record::FirstAttributes;
-use spanring::{Attributes, DEPTH_MAX, Interned, IntoValue, Key, Span, Value};
+use spanring::{AtStart, Attributes, DEPTH_MAX, Interned, IntoValue, Key, Seen, Span, Value};
 
 use crate::error::{Error, Result, SPANRING_ERROR_PACKED, utf8};
 use crate::span::interned;
@@ -179,6 +179,29 @@ fn usual<'a, const CHECKED: bool>(packed: &'a [u8], to: &mut impl Taker) -> Opti
     }
 }
 
+/// Packed attributes that nobody has checked, as rules of sampling see them: up to the first thing that is wrong.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a>(pub(crate) &'a [u8]);
+
+impl AtStart for Packed<'_> {
+    fn seen(&self, wanted: &str) -> Seen<'_> {
+        let mut found = Seen::Absent;
+        let mut reader = Reader { rest: self.0, whole: 0, are_distinct: false, nested: 0 };
+        while let Ok(key) = reader.key() {
+            let key = match key {
+                Key::Interned(key) => key.as_str(),
+                Key::Str(key) => key,
+            };
+            match reader.see() {
+                Ok(value) if key == wanted => found = value,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        found
+    }
+}
+
 /// What is left of packed attributes.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -301,6 +324,35 @@ impl<'a> Reader<'a> {
             Ok(key) => Ok(Key::Interned(key)),
             Err(_) => Err(before.wrong("a key is a number that spanring_intern did not give")),
         }
+    }
+
+    /// Goes past a value; what it is.
+    fn see(&mut self) -> Result<Seen<'a>> {
+        let value = match *self {
+            Reader { rest: [0, ..], .. } => Seen::Absent,
+            Reader { rest: [1, truth, ..], .. } => Seen::Bool(*truth != 0),
+            Reader { rest: [2, rest @ ..], .. } => match rest.first_chunk() {
+                Some(number) => Seen::Int(i64::from_le_bytes(*number)),
+                None => Seen::Absent,
+            },
+            Reader { rest: [3, rest @ ..], .. } => match rest.first_chunk() {
+                Some(number) => Seen::Double(f64::from_le_bytes(*number)),
+                None => Seen::Absent,
+            },
+            Reader { rest: [4, ..], .. } => {
+                self.byte()?;
+                return self.text().map(Seen::Str);
+            }
+            Reader { rest: [8, rest @ ..], .. } => {
+                let number = rest.first_chunk().map(|number| u32::from_le_bytes(*number));
+                number
+                    .and_then(Interned::from_number)
+                    .map_or(Seen::Absent, |text| Seen::Str(text.as_str()))
+            }
+            _ => Seen::Other,
+        };
+        self.skip(0)?;
+        Ok(value)
     }
 
     /// Goes past an entry; its key.

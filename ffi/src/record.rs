@@ -6,9 +6,12 @@ use spanring::{Key, Span, WallTime};
 
 use crate::context::{given_ids, put, spanring_context, spanring_ids};
 use crate::error::{Error, SPANRING_ERROR_ARGUMENT, bytes, guarded, text};
-use crate::packed::Reader;
+use crate::packed::{Packed, Reader};
 use crate::pipeline;
-use crate::span::{SPANRING_SPAN_ROOT, check_size, interned, kind, status, tracer};
+use crate::span::{
+    SPANRING_SPAN_DETAILED, SPANRING_SPAN_ROOT, check_size, detail, interned, kind, level, status,
+    tracer,
+};
 
 /// A span that is over.
 #[repr(C)]
@@ -28,10 +31,10 @@ pub struct spanring_record {
     pub kind: u32,
     /// One of `SPANRING_STATUS_...`.
     pub status: u32,
-    /// 0 or `SPANRING_SPAN_ROOT`.
+    /// `SPANRING_SPAN_ROOT` and `SPANRING_SPAN_DETAILED`, or 0.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of `SPANRING_LEVEL_...`, or 0.
+    pub level: u32,
     /// What is wrong, with the status error; or NULL.
     pub status_message: *const c_char,
     /// Its bytes.
@@ -64,8 +67,8 @@ pub unsafe extern "C" fn spanring_record_span(
         // SAFETY: the caller's promise.
         let Some(record) = (unsafe { record.as_ref() }) else { return Err(Error::null("record")) };
         check_size(record.size, size_of::<spanring_record>(), "spanring_record")?;
-        if record.flags & !SPANRING_SPAN_ROOT != 0 {
-            return Err(wrong("flags are neither 0 nor SPANRING_SPAN_ROOT"));
+        if record.flags & !(SPANRING_SPAN_ROOT | SPANRING_SPAN_DETAILED) != 0 {
+            return Err(wrong("flags are not SPANRING_SPAN_ROOT, SPANRING_SPAN_DETAILED, or 0"));
         }
         if record.start_unix_nano == 0 || record.end_unix_nano == 0 {
             return Err(wrong("start_unix_nano or end_unix_nano is 0"));
@@ -77,6 +80,7 @@ pub unsafe extern "C" fn spanring_record_span(
         };
         let (kind, status, tracer) =
             (kind(record.kind)?, status(record.status)?, tracer(record.tracer)?);
+        let level = level(record.level)?;
         // SAFETY: the caller's promise.
         let message =
             unsafe { text(record.status_message, record.status_message_len, "status_message") }?;
@@ -104,7 +108,10 @@ pub unsafe extern "C" fn spanring_record_span(
             if let Some((trace_id, span_id)) = ids {
                 builder = builder.ids(trace_id, span_id);
             }
-            builder.start()
+            if let Some(level) = level {
+                builder = builder.level(level);
+            }
+            builder.detail(detail(record.flags)).__seen(Packed(packed)).start()
         };
         let mut span = start();
         if !span.__is_some() && pipeline::revive_in_fork_child() {

@@ -3,7 +3,8 @@
 use std::ffi::c_char;
 
 use spanring::{
-    Attributes, Interned, Key, Span, SpanContext, SpanGuard, SpanKind, StatusCode, Tracer, WallTime,
+    Attributes, Detail, Interned, Key, Level, Span, SpanContext, SpanGuard, SpanKind, StatusCode,
+    Tracer, WallTime,
 };
 
 use crate::context::{given_ids, put, spanring_context, spanring_ids, tag};
@@ -11,7 +12,7 @@ use crate::error::{
     Error, Result, SPANRING_ERROR_ARGUMENT, SPANRING_ERROR_FULL, SPANRING_ERROR_HANDLE,
     SPANRING_ERROR_SIZE, SPANRING_ERROR_THREAD, bytes, guarded, text,
 };
-use crate::packed::{New, Reader, set_first};
+use crate::packed::{New, Packed, Reader, set_first};
 use crate::pipeline;
 
 /// A span under way. Its memory is the caller's and must not move; what is in it is the library's. One that is never ended is never
@@ -40,8 +41,8 @@ pub struct spanring_span_options {
     pub kind: u32,
     /// `SPANRING_SPAN_...` together.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of `SPANRING_LEVEL_...`; 0 for what the settings say.
+    pub level: u32,
     /// Packed attributes, or NULL. With an error in them no span starts.
     pub attributes: *const u8,
     /// Their bytes.
@@ -55,6 +56,17 @@ pub struct spanring_span_options {
 pub const SPANRING_SPAN_ROOT: u32 = 1;
 /// It is not current, so that it may end on another thread.
 pub const SPANRING_SPAN_DETACHED: u32 = 2;
+/// It is about details: where the settings do not want them, it is as if it were not there.
+pub const SPANRING_SPAN_DETAILED: u32 = 4;
+
+/// It is as if it were not there: its children are its parent's.
+pub const SPANRING_LEVEL_NONE: u32 = 1;
+/// It is kept if it has no parent in this process, or ends with an error.
+pub const SPANRING_LEVEL_MINIMAL: u32 = 2;
+/// It is kept if it is probably worth it, and of the others a share.
+pub const SPANRING_LEVEL_SMART: u32 = 3;
+/// It is kept if it is sampled.
+pub const SPANRING_LEVEL_FULL: u32 = 4;
 
 /// An operation inside a program.
 pub const SPANRING_KIND_INTERNAL: u32 = 1;
@@ -101,6 +113,23 @@ pub(crate) fn kind(number: u32) -> Result<SpanKind> {
             format_args!("kind {number} is none; use one of SPANRING_KIND_..."),
         )),
     }
+}
+
+pub(crate) fn level(number: u32) -> Result<Option<Level>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let level = Level::ALL.get(number as usize - 1);
+    level.copied().map(Some).ok_or_else(|| {
+        Error::new(
+            SPANRING_ERROR_ARGUMENT,
+            format_args!("level {number} is none; use one of SPANRING_LEVEL_..., or 0"),
+        )
+    })
+}
+
+pub(crate) fn detail(flags: u32) -> Detail {
+    if flags & SPANRING_SPAN_DETAILED != 0 { Detail::Detailed } else { Detail::Basic }
 }
 
 pub(crate) fn status(number: u32) -> Result<StatusCode> {
@@ -206,7 +235,7 @@ pub unsafe extern "C" fn spanring_span_start(
             // As most spans of programs in C start.
             // SAFETY: the caller's promise.
             let packed = unsafe { packed(options.as_ref()) }?;
-            let guard = SpanGuard::__start_numbered(name, SpanKind::Internal);
+            let guard = SpanGuard::__start_numbered(name, SpanKind::Internal, Packed(packed));
             if guard.__is_some() {
                 let raw = guard.__into_raw();
                 // SAFETY: of the guard.
@@ -260,11 +289,11 @@ unsafe fn start(
     let (mut span, detached) = match options {
         None => (Span::builder(name).start(), false),
         // SAFETY: the caller's promise.
-        Some(options) => unsafe { build(name, options) }?,
+        Some(options) => unsafe { build(name, options, packed) }?,
     };
     if !span.__is_some()
         // SAFETY: the caller's promise.
-        && let Some(second) = unsafe { start_in_fork_child(name, options) }?
+        && let Some(second) = unsafe { start_in_fork_child(name, options, packed) }?
     {
         span = second;
     }
@@ -282,8 +311,8 @@ unsafe fn start(
 /// Whether nothing but attributes is asked for.
 #[inline(always)]
 fn is_usual(options: &spanring_span_options) -> bool {
-    let numbers =
-        options.start_unix_nano | u64::from(options.tracer | options.kind | options.flags);
+    let numbers = options.start_unix_nano
+        | u64::from(options.tracer | options.kind | options.flags | options.level);
     options.size == size_of::<spanring_span_options>()
         && numbers == 0
         && options.parent.is_null()
@@ -346,6 +375,7 @@ unsafe fn write(out: *mut spanring_span, raw: *mut (), thread: u64) {
 unsafe fn start_in_fork_child(
     name: Key<'_>,
     options: Option<&spanring_span_options>,
+    packed: &[u8],
 ) -> Result<Option<Span>> {
     if !pipeline::revive_in_fork_child() {
         return Ok(None);
@@ -353,7 +383,7 @@ unsafe fn start_in_fork_child(
     Ok(Some(match options {
         None => Span::builder(name).start(),
         // SAFETY: as promised to us.
-        Some(options) => unsafe { build(name, options) }?.0,
+        Some(options) => unsafe { build(name, options, packed) }?.0,
     }))
 }
 
@@ -361,8 +391,12 @@ unsafe fn start_in_fork_child(
 ///
 /// The options' parent and IDs are NULL or readable.
 #[inline(always)]
-unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span, bool)> {
-    let known = SPANRING_SPAN_ROOT | SPANRING_SPAN_DETACHED;
+unsafe fn build(
+    name: Key<'_>,
+    options: &spanring_span_options,
+    packed: &[u8],
+) -> Result<(Span, bool)> {
+    let known = SPANRING_SPAN_ROOT | SPANRING_SPAN_DETACHED | SPANRING_SPAN_DETAILED;
     if options.flags & !known != 0 {
         return Err(Error::new(
             SPANRING_ERROR_ARGUMENT,
@@ -371,19 +405,23 @@ unsafe fn build(name: Key<'_>, options: &spanring_span_options) -> Result<(Span,
     }
     let kind = kind(options.kind)?;
     let detached = options.flags & SPANRING_SPAN_DETACHED != 0;
-    if options.tracer == 0 && options.start_unix_nano == 0 && options.ids.is_null() {
+    let numbers = options.tracer | options.level | options.flags & SPANRING_SPAN_DETAILED;
+    if numbers == 0 && options.start_unix_nano == 0 && options.ids.is_null() {
         // As hosts with contexts of their own start every span.
         if options.flags & SPANRING_SPAN_ROOT != 0 {
-            return Ok((Span::__under(name, &SpanContext::default(), kind), detached));
+            return Ok((
+                Span::__under(name, &SpanContext::default(), kind, &Packed(packed)),
+                detached,
+            ));
         }
         if !options.parent.is_null() {
             // SAFETY: as promised to us.
             let parent = unsafe { spanring_context::get(options.parent) }?;
-            return Ok((Span::__under(name, parent, kind), detached));
+            return Ok((Span::__under(name, parent, kind, &Packed(packed)), detached));
         }
     }
     // SAFETY: as promised to us.
-    Ok((unsafe { build_any(name, options, kind) }?, detached))
+    Ok((unsafe { build_any(name, options, kind, packed) }?, detached))
 }
 
 /// # Safety
@@ -394,8 +432,12 @@ unsafe fn build_any(
     name: Key<'_>,
     options: &spanring_span_options,
     kind: SpanKind,
+    packed: &[u8],
 ) -> Result<Span> {
-    let mut builder = Span::builder(name).kind(kind);
+    let mut builder = Span::builder(name).kind(kind).detail(detail(options.flags));
+    if let Some(level) = level(options.level)? {
+        builder = builder.level(level);
+    }
     if let Some(tracer) = tracer(options.tracer)? {
         builder = builder.tracer(&tracer);
     }
@@ -412,7 +454,7 @@ unsafe fn build_any(
     if let Some((trace_id, span_id)) = unsafe { given_ids(options.ids) }? {
         builder = builder.ids(trace_id, span_id);
     }
-    Ok(builder.start())
+    Ok(builder.__seen(Packed(packed)).start())
 }
 
 /// The pointer in a span's memory, if there is a span.

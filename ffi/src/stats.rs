@@ -40,6 +40,8 @@ pub struct spanring_stats {
     pub dropped_shut_down: u64,
     /// Dropped: the batch could not be encoded.
     pub dropped_encode: u64,
+    /// Dropped: at the level minimal, and without an error.
+    pub dropped_by_rule: u64,
     /// Attributes that limits or missing memory kept out of spans.
     pub attributes_dropped: u64,
     /// Batches sealed.
@@ -80,6 +82,7 @@ fn stats(from: &PipelineStats) -> spanring_stats {
         dropped_re_entrant: dropped(Reason::ReEntrant),
         dropped_shut_down: dropped(Reason::ShutDown),
         dropped_encode: dropped(Reason::Encode),
+        dropped_by_rule: dropped(Reason::ByRule),
         attributes_dropped: from.engine.attributes_dropped,
         batches: from.batches,
         bytes: from.bytes,

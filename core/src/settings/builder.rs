@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret, Source};
+use super::choice::{Headers, Level, LogLevel, Overflow, Preset, Propagator, Secret, Source};
 use super::layers::Layers;
 use super::parse::{Data, Dialect, Kind, Parsed, unique};
 use super::problem::{Problem, nearest, quote};
@@ -21,6 +21,7 @@ use super::sampler::SamplerSetting;
 use super::table::{TABLE, row_index};
 use super::{SERVICE_NAME, Settings};
 use crate::record::CELL_BYTES;
+use crate::rules::{Details, Levels, Rules};
 
 /// Collects what code wants to set, then builds [`Settings`].
 ///
@@ -46,6 +47,9 @@ pub struct SettingsBuilder {
     fields: Vec<&'static str>,
     reads_environment: bool,
 }
+
+/// Variables that say in what kind of environment a program runs; the first that is set counts.
+const ENVIRONMENTS: [&str; 2] = ["RAILS_ENV", "ENVIRONMENT"];
 
 /// Looks an environment variable up by its name.
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -98,6 +102,12 @@ impl SettingsBuilder {
         spool_max_bytes: u64,
         spool_max_age: Duration,
         compression_level: i32,
+        rules: Rules,
+        level: Level,
+        levels: Levels,
+        basic_tracing: bool,
+        detailed_tracing: bool,
+        details: Details,
         disabled: bool,
         capture_content: bool,
         log_level: LogLevel,
@@ -301,6 +311,7 @@ impl SettingsBuilder {
 
     fn resolve(self, lookup: Lookup<'_>, ours: &[String]) -> Settings {
         let names = TABLE.iter().flat_map(Row::names).map(|name| name.text.into_owned());
+        let names = names.chain(ENVIRONMENTS.map(str::to_owned));
         let found = names.filter_map(|name| lookup(&name).map(|value| (name, value)));
         let variables: HashMap<String, OsString> = found.collect();
         let layers = Some(Layers::new(self, variables));
@@ -322,6 +333,7 @@ impl Settings {
             (row.access.set)(&mut settings, data);
             settings.sources.push(source);
         }
+        settings.name_level(&lookup);
         settings.fit_together(&mut reports);
         settings.need_key(&mut reports);
         settings.name_service(&mut reports);
@@ -503,6 +515,27 @@ impl Settings {
             let what = format!("{field} of {value} ({source})");
             reports.push(Report { row, name, what, why });
         }
+    }
+
+    /// Takes the level from the kind of environment, if nobody has set one.
+    fn name_level(&mut self, lookup: Lookup<'_>) {
+        let Some(index) = row_index("level") else { return };
+        if self.sources[index] != Source::Default {
+            return;
+        }
+        let found = ENVIRONMENTS.iter().find_map(|name| {
+            let value = lookup(name).filter(|value| !is_blank(value))?;
+            Some((name, value))
+        });
+        let Some((name, value)) = found else { return };
+        let level = match value.to_string_lossy().trim().to_ascii_lowercase().as_str() {
+            "test" => Level::Minimal,
+            "production" => Level::Smart,
+            "development" | "staging" => Level::Full,
+            _ => return,
+        };
+        self.level = level;
+        self.sources[index] = Source::Variable((*name).to_owned());
     }
 
     /// Without a key nothing can be sent to OpenAI, which is said here and not by every answer.

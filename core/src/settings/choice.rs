@@ -74,6 +74,32 @@ choice! {
 }
 
 choice! {
+    /// Which spans there are.
+    Level {
+        /// None: such a span is as if it were not there, and its children are its parent's.
+        None = "none",
+        /// Those without a parent in this process, and those that end with the status error.
+        Minimal = "minimal",
+        /// What is probably worth it: long messages, high priority, and a share of the rest.
+        Smart = "smart",
+        /// All that the sampler lets through.
+        Full = "full",
+    }
+}
+
+choice! {
+    /// How much a span is about details, and how much of that is wanted.
+    Detail {
+        /// Nothing.
+        None = "none",
+        /// What there is to know in any case.
+        Basic = "basic",
+        /// What is of use only in search of something.
+        Detailed = "detailed",
+    }
+}
+
+choice! {
     /// A format in which span context travels between processes.
     Propagator {
         /// W3C `traceparent` and `tracestate`.

@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Headers, LogLevel, Overflow, Preset, Propagator, Secret};
+use super::choice::{Detail, Headers, Level, LogLevel, Overflow, Preset, Propagator, Secret};
 use super::sampler::{RootSampler, SamplerSetting};
+use crate::rules::{Details, Levels, RuleError, Rules};
 
 /// Bytes of a value that is looked at; a longer one is refused.
 pub(super) const VALUE_BYTES_MAX: usize = 64 << 10;
@@ -41,6 +42,9 @@ pub(super) enum Data {
     Preset(Preset),
     Sampler(SamplerSetting),
     Root(RootSampler),
+    Rules(Rules),
+    Levels(Levels),
+    Details(Details),
     Propagators(Vec<Propagator>),
     Attributes(Vec<(String, String)>),
     /// Rendered without the values, which may be secret.
@@ -78,6 +82,11 @@ pub(super) enum Kind {
     Sampler,
     /// The argument of the sampler in force.
     SamplerArgument,
+    Rules,
+    /// A level for each of some patterns.
+    Levels,
+    /// A level of detail, likewise.
+    Details,
     Propagators,
     Attributes,
     /// Where spans are sent to; what lacks a path gets OTLP's.
@@ -152,6 +161,9 @@ impl Kind {
                 Data::Sampler(SamplerSetting::from_name(text).ok_or("is not a sampler")?).into()
             }
             Kind::SamplerArgument => Data::Root(sampler.parse_argument(text)?).into(),
+            Kind::Rules => Data::Rules(text.parse().map_err(wrong)?).into(),
+            Kind::Levels => Data::Levels(text.parse().map_err(wrong)?).into(),
+            Kind::Details => Data::Details(text.parse().map_err(wrong)?).into(),
             Kind::Propagators => propagators(text)?,
             Kind::Attributes => Data::Attributes(attributes(text)?).into(),
             Kind::Endpoint => Data::Text(endpoint(text, dialect)?).into(),
@@ -226,6 +238,12 @@ impl Kind {
             Kind::SamplerArgument => "traceidratio: 0 to 1, every_nth: 1 or more, \
                 rate_limit: above 0 to 1000000000"
                 .to_owned(),
+            Kind::Rules => {
+                "CONDITION, … -> always, never, ratio:SHARE, every_nth:N or rate_limit:A_SECOND; …"
+                    .to_owned()
+            }
+            Kind::Levels => scoped(&Level::names()),
+            Kind::Details => scoped(&Detail::names()),
             Kind::Propagators => format!("a list of {}, or none alone", Propagator::names()),
             Kind::Attributes => format!(
                 "key=value,… percent-encoded, at most {ATTRIBUTES_MAX} and {VALUE_BYTES_MAX} bytes"
@@ -276,6 +294,9 @@ impl Data {
             Data::Preset(preset) => Some(preset.to_string()),
             Data::Sampler(sampler) => Some(sampler.to_string()),
             Data::Root(root) => SamplerSetting { parent_based: false, root: *root }.argument(),
+            Data::Rules(rules) => Some(rules.to_string()),
+            Data::Levels(levels) => Some(levels.to_string()),
+            Data::Details(details) => Some(details.to_string()),
             Data::Propagators(list) if list.is_empty() => Some(NO_PROPAGATORS.to_owned()),
             Data::Propagators(list) => {
                 Some(list.iter().map(|one| one.name()).collect::<Vec<_>>().join(","))
@@ -295,6 +316,14 @@ impl Data {
             ),
         }
     }
+}
+
+fn wrong(error: RuleError) -> String {
+    format!("is wrong in {error}")
+}
+
+fn scoped(words: &str) -> String {
+    format!("scope:PATTERN=WORD; name:PATTERN=WORD; … with the words {words}")
 }
 
 const NO_PROPAGATORS: &str = "none";

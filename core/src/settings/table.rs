@@ -9,9 +9,10 @@
 
 use std::time::Duration;
 
-use super::choice::Preset;
+use super::choice::{Level, Preset};
 use super::parse::{Data, Kind};
 use super::row::{Access, ROW, Row, integer, optional, optional_integer, plain, text};
+use crate::rules::{Details, Levels, Rules};
 
 /// The row of a field.
 pub(super) fn row_index(field: &str) -> Option<usize> {
@@ -381,6 +382,97 @@ pub(super) static TABLE: &[Row] = &[
         unset: Some("the sampler takes none"),
         otel: &["OTEL_TRACES_SAMPLER_ARG"],
         description: "Share of traces (1 if unset), every how many (1), or spans a second (100).",
+        ..ROW
+    },
+    Row {
+        suffix: "RULES",
+        kind: Kind::Rules,
+        access: Access {
+            field: "rules",
+            get: |s| match s.rules.is_empty() {
+                true => Data::Nothing,
+                false => Data::Rules(s.rules.clone()),
+            },
+            set: |s, data| match data {
+                Data::Rules(rules) => s.rules = rules,
+                Data::Nothing => s.rules = Rules::default(),
+                _ => {}
+            },
+        },
+        unset: Some("no rules"),
+        description: "Which sampler decides about which spans, in order, before SAMPLER does; docs/sampling.md says how.",
+        ..ROW
+    },
+    Row {
+        suffix: "LEVEL",
+        kind: Kind::Word(&["none", "minimal", "smart", "full"]),
+        access: Access {
+            field: "level",
+            get: |s| Data::Text(s.level.name().to_owned()),
+            set: |s, data| {
+                if let Data::Text(text) = data {
+                    s.level = Level::from_name(&text).unwrap_or(s.level);
+                }
+            },
+        },
+        default: "full",
+        description: "Which spans there are: none, roots and errors, what is probably worth it, or all. Where nobody sets it, RAILS_ENV or ENVIRONMENT decides.",
+        ..ROW
+    },
+    Row {
+        suffix: "LEVELS",
+        kind: Kind::Levels,
+        access: Access {
+            field: "levels",
+            get: |s| match s.levels.is_empty() {
+                true => Data::Nothing,
+                false => Data::Levels(s.levels.clone()),
+            },
+            set: |s, data| match data {
+                Data::Levels(levels) => s.levels = levels,
+                Data::Nothing => s.levels = Levels::default(),
+                _ => {}
+            },
+        },
+        unset: Some("LEVEL for all"),
+        description: "LEVEL for instrumentation scopes and names of spans; the first that matches counts.",
+        ..ROW
+    },
+    Row {
+        suffix: "BASIC_TRACING",
+        kind: Kind::Switch,
+        access: plain!(Switch, basic_tracing),
+        default: "true",
+        aliases: &["ENABLE_BASIC_TRACING"],
+        description: "Whether there are spans that are not about details.",
+        ..ROW
+    },
+    Row {
+        suffix: "DETAILED_TRACING",
+        kind: Kind::Switch,
+        access: plain!(Switch, detailed_tracing),
+        default: "false",
+        aliases: &["ENABLE_DETAILED_TRACING"],
+        description: "Whether there are spans that are about details, and with them all others.",
+        ..ROW
+    },
+    Row {
+        suffix: "DETAILS",
+        kind: Kind::Details,
+        access: Access {
+            field: "details",
+            get: |s| match s.details.is_empty() {
+                true => Data::Nothing,
+                false => Data::Details(s.details.clone()),
+            },
+            set: |s, data| match data {
+                Data::Details(details) => s.details = details,
+                Data::Nothing => s.details = Details::default(),
+                _ => {}
+            },
+        },
+        unset: Some("the same for all"),
+        description: "How much detail instrumentation scopes and names of spans have; the first that matches counts.",
         ..ROW
     },
     Row {

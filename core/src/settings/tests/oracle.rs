@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     fn whatever_the_environment_says_the_settings_are_valid(
-        texts in vec(proptest::option::of(hostile()), 300),
+        texts in vec(proptest::option::of(hostile()), 360),
     ) {
         let names = TABLE.iter().flat_map(|row| row.names()).map(|name| name.text.into_owned());
         let names: Vec<String> = names.collect();
@@ -270,6 +270,9 @@ fn hostile() -> impl Strategy<Value = OsString> {
         "every_nth",
         "traceidratio",
         "localhost:99",
+        "kind=server, a>1 -> ratio:0.5; *->never",
+        "scope:a*=minimal;b=none",
+        "a=detailed",
         "baggage,b3,none",
         "a=b,c=%41",
         "service.name=x",

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::choice::{LogLevel, Overflow, Preset, Propagator, Source};
+use super::super::choice::{Level, LogLevel, Overflow, Preset, Propagator, Source};
 use super::super::parse::{Data, Dialect, Kind};
 use super::super::row::Row;
 use super::super::sampler::{RootSampler, SamplerSetting};
@@ -38,6 +38,15 @@ fn valid(row: &Row, dialect: Dialect) -> [(String, String); 2] {
         Kind::Preset => [same("realtime"), ("production".to_owned(), "Production".to_owned())],
         Kind::Sampler => [same("traceidratio"), same("parentbased_every_nth")],
         Kind::SamplerArgument => [same("0.25"), same("0.75")],
+        Kind::Rules => [
+            ("name=db.* -> never".to_owned(), " db.*->never; ".to_owned()),
+            same("kind=server, a>=1 -> ratio:0.5; * -> every_nth:3"),
+        ],
+        Kind::Levels => [
+            same("scope:http=minimal; name:db.*=none"),
+            ("name:a=full".to_owned(), "a = FULL".to_owned()),
+        ],
+        Kind::Details => [same("scope:http=detailed"), same("name:a=none; name:*=basic")],
         Kind::Propagators => [same("baggage"), same("tracecontext")],
         Kind::Attributes => [same("a=1"), same("b=2,c=3")],
         Kind::Endpoint => {
@@ -108,6 +117,9 @@ fn invalid(row: &Row, dialect: Dialect) -> Vec<String> {
         (Kind::Preset, _) => &["fast"],
         (Kind::Sampler, _) => &["sometimes", "parentbased_", "parentbased_parentbased_always_on"],
         (Kind::SamplerArgument, _) => &["2", "-0.1", "NaN", "half"],
+        (Kind::Rules, _) => &["always", "db.* -> sometimes", "a>b -> never", "a=\"b -> never"],
+        (Kind::Levels, _) => &["minimal", "a=most", "scope:=none", "scope:http"],
+        (Kind::Details, _) => &["detailed", "a=much"],
         (Kind::Propagators, _) => &["pigeon", "none,pigeon"],
         (Kind::Attributes, _) => &["a", "a=%zz", "a=%f", "=1", "a=%ff"],
         (Kind::Endpoint, _) => &[
@@ -295,10 +307,16 @@ fn the_word_none_takes_back_what_code_says_where_a_setting_can_do_without() {
         .openai_org_id("org-code")
         .openai_project_id("proj-code")
         .attribute_value_length_limit(10)
+        .rules("a -> never".parse().unwrap())
+        .levels("a=none".parse().unwrap())
+        .details("a=none".parse().unwrap())
         .status_address(([127, 0, 0, 1], 0).into())
         .alert_webhook("http://h")
         .alert_p99(Duration::from_secs(1));
     let fields = [
+        "rules",
+        "levels",
+        "details",
         "preset",
         "config",
         "retry_attempts",
@@ -366,6 +384,12 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("sampler_arg", "9", |b| {
         b.sampler(SamplerSetting { parent_based: false, root: RootSampler::EveryNth(9) })
     }),
+    ("rules", "name=a -> never", |b| b.rules("a -> never".parse().unwrap())),
+    ("level", "minimal", |b| b.level(Level::Minimal)),
+    ("levels", "scope:a=smart", |b| b.levels("scope:a=smart".parse().unwrap())),
+    ("basic_tracing", "false", |b| b.basic_tracing(false)),
+    ("detailed_tracing", "true", |b| b.detailed_tracing(true)),
+    ("details", "name:a=detailed", |b| b.details("a=detailed".parse().unwrap())),
     ("disabled", "true", |b| b.disabled(true)),
     ("capture_content", "false", |b| b.capture_content(false)),
     ("log_level", "fatal", |b| b.log_level(LogLevel::Fatal)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::choice::{LogLevel, Preset, Propagator, Source};
+use super::super::choice::{Detail, Level, LogLevel, Preset, Propagator, Source};
 use super::super::sampler::{RootSampler, SamplerSetting};
 use super::super::{ExplainTable, Settings, SettingsBuilder};
 use super::{messages, with_variables};
@@ -383,4 +383,87 @@ fn no_key_is_shown_anywhere() {
         let shown = format!("{settings:?} {builder:?} {:?} {table}", settings.explain());
         assert!(!shown.contains("sesame"), "{shown}");
     }
+}
+
+#[test]
+fn the_level_comes_from_the_kind_of_environment_unless_somebody_sets_it() {
+    for (variables, level, from) in [
+        (&[][..], Level::Full, None),
+        (&[("RAILS_ENV", "development")], Level::Full, Some("RAILS_ENV")),
+        (&[("RAILS_ENV", " Test ")], Level::Minimal, Some("RAILS_ENV")),
+        (&[("ENVIRONMENT", "staging")], Level::Full, Some("ENVIRONMENT")),
+        (&[("ENVIRONMENT", "production")], Level::Smart, Some("ENVIRONMENT")),
+        (
+            &[("ENVIRONMENT", "production"), ("RAILS_ENV", "test")],
+            Level::Minimal,
+            Some("RAILS_ENV"),
+        ),
+        (&[("ENVIRONMENT", "production"), ("RAILS_ENV", "")], Level::Smart, Some("ENVIRONMENT")),
+        // Another kind of environment has no level of its own, and hides a second variable.
+        (&[("ENVIRONMENT", "production"), ("RAILS_ENV", "qa")], Level::Full, None),
+        (
+            &[("ENVIRONMENT", "production"), ("RAAF_TRACE_LEVEL", "none")],
+            Level::None,
+            Some("RAAF_TRACE_LEVEL"),
+        ),
+        (
+            &[("RAILS_ENV", "production"), ("SPANRING_LEVEL", "most")],
+            Level::Smart,
+            Some("RAILS_ENV"),
+        ),
+    ] {
+        let settings = with_variables(SettingsBuilder::new(), variables);
+        let source = from.map_or(Source::Default, |name| Source::Variable(name.to_owned()));
+        assert_eq!(
+            (settings.level, settings.source("level")),
+            (level, Some(&source)),
+            "{variables:?}"
+        );
+    }
+    let code = SettingsBuilder::new().level(Level::Full);
+    let settings = with_variables(code, &[("RAILS_ENV", "production")]);
+    assert_eq!((settings.level, settings.source("level")), (Level::Full, Some(&Source::Code)));
+    // A live change, and taking it back.
+    let settings = with_variables(SettingsBuilder::new(), &[("RAILS_ENV", "test")]);
+    let changed = settings.with([("level", "smart")]).unwrap();
+    assert_eq!(changed.level, Level::Smart);
+    assert_eq!(changed.with([("level", "")]).unwrap().level, Level::Minimal);
+}
+
+#[test]
+fn a_sampler_that_somebody_sets_takes_the_place_of_the_share_that_smart_lets_through() {
+    let rest =
+        |variables: &[(&str, &str)]| with_variables(SettingsBuilder::new(), variables).smart_rest();
+    assert_eq!(rest(&[]), RootSampler::TraceIdRatio(0.1));
+    assert_eq!(rest(&[("OTEL_TRACES_SAMPLER", "parentbased_always_on")]), RootSampler::AlwaysOn);
+    let ratio = [("SPANRING_SAMPLER", "traceidratio"), ("SPANRING_SAMPLER_ARG", "0.5")];
+    assert_eq!(rest(&ratio), RootSampler::TraceIdRatio(0.5));
+}
+
+#[test]
+fn the_switches_of_details_are_found_by_their_other_names() {
+    let detail =
+        |variables: &[(&str, &str)]| with_variables(SettingsBuilder::new(), variables).detail();
+    assert_eq!(detail(&[]), Detail::Basic);
+    assert_eq!(detail(&[("ENABLE_BASIC_TRACING", "false")]), Detail::None);
+    assert_eq!(
+        detail(&[("ENABLE_DETAILED_TRACING", "1"), ("ENABLE_BASIC_TRACING", "0")]),
+        Detail::Detailed
+    );
+}
+
+#[test]
+fn wrong_rules_are_refused_with_the_place() {
+    let variables = [("SPANRING_RULES", "a -> always; kind=sever -> never")];
+    let settings = with_variables(SettingsBuilder::new(), &variables);
+    assert!(settings.rules.is_empty());
+    let [problem] = settings.problems() else { panic!("{:?}", settings.problems()) };
+    assert!(
+        problem.message.contains(
+            "is wrong in rule 2, character 19: \"sever\" is no kind: write one of internal, "
+        ),
+        "{problem}"
+    );
+    let error = settings.with([("rules", "a ->")]).unwrap_err();
+    assert!(error.contains("rule 1, character 5: \"\" is no sampler: write always"), "{error}");
 }
