@@ -122,6 +122,8 @@ pub mod flag {
     pub const HAS_LARGE: u16 = 1 << 7;
     /// The span asked to be sealed at once.
     pub const CRITICAL: u16 = 1 << 8;
+    /// The span is in the memory profile; in no record.
+    pub(crate) const PROFILED: u16 = 1 << 9;
     /// Not a record: the rest of this segment is unused.
     pub const END_OF_SEGMENT: u16 = 1 << 15;
 }

@@ -1,9 +1,9 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use spanring::export::matches;
 
 use super::errors::{GROUPS_MAX, Tracker, without_numbers};
-use super::redact::matches;
 use super::*;
 
 /// A pattern by trying every place for what follows a star.
