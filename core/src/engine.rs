@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::budget::{Budget, Taken};
 use crate::context::Keys;
@@ -18,6 +18,7 @@ use crate::id::IdKeys;
 use crate::limits::{LimitValues, SpanLimits, VALUE_LENGTH_UNLIMITED};
 use crate::park::{self, Park};
 use crate::pool::{Bytes, SEGMENT_BYTES, SegmentPool};
+use crate::profile::Profile;
 use crate::ring::{Host, Refused};
 use crate::room::Room;
 use crate::rules::{Details, Levels, Rules};
@@ -271,6 +272,7 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     wakes: AtomicU64,
     sampler: ArcSwap<Sampler>,
+    profile: ArcSwapOption<Profile>,
     disabled: AtomicBool,
     closed: AtomicBool,
     /// New rings, newest first; `CLOSED_LIST` once none is taken any more.
@@ -319,6 +321,7 @@ impl Engine {
             waker: OnceLock::new(),
             wakes: AtomicU64::new(0),
             sampler: ArcSwap::from_pointee(Sampler::new(&options.sampling())),
+            profile: ArcSwapOption::empty(),
             disabled: AtomicBool::new(options.disabled),
             closed: AtomicBool::new(false),
             incoming: AtomicPtr::new(std::ptr::null_mut()),
@@ -442,10 +445,27 @@ impl Engine {
         ring.keys.set(self.keys);
         ring.is_inherited.set(sampler.is_inherited());
         ring.root_mode.set(sampler.mode());
-        let short = crate::clock::is_counter() && crate::sync::barrier::is_light_free();
+        let profiles = self.profile.load().is_some();
+        ring.profiles.set(profiles);
+        let short =
+            crate::clock::is_counter() && crate::sync::barrier::is_light_free() && !profiles;
         ring.short_end.set(if short { self } else { std::ptr::null() });
         ring.short_root.set(if short { crate::span::root_flags(sampler.mode()) } else { 0 });
         ring.short_child.set(short && sampler.is_inherited());
+    }
+
+    /// Takes the names of the spans whose growth of memory is an attribute of theirs: patterns with commas.
+    pub fn set_memory_profile(&self, patterns: &str) {
+        let profile = Profile::new(patterns).map(std::sync::Arc::new);
+        if profile.is_some() || self.profile.load().is_some() {
+            self.profile.store(profile);
+            thread::bump_epoch();
+        }
+    }
+
+    /// Whether a span of that name is in the memory profile.
+    pub(crate) fn profiles(&self, name: &str) -> bool {
+        self.profile.load().as_ref().is_some_and(|profile| profile.wants(name))
     }
 
     pub(crate) fn sampler(&self) -> arc_swap::Guard<std::sync::Arc<Sampler>> {

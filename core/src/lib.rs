@@ -45,8 +45,11 @@ mod loom_tests;
 #[cfg(not(spanring_loom))]
 mod macros;
 mod park;
+mod pattern;
 mod platform;
 mod pool;
+#[cfg(not(spanring_loom))]
+mod profile;
 pub mod propagation;
 pub mod record;
 mod ring;
@@ -96,6 +99,8 @@ pub mod export {
         Totals, random_u128,
     };
     pub use crate::fork::fork_generation;
+    pub use crate::pattern::Pattern;
+    pub use crate::profile::MEMORY_GROWTH;
 }
 
 /// A key or a name.

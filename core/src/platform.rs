@@ -108,6 +108,29 @@ pub(crate) fn realtime_nanos() -> u64 {
     clock_nanos(libc::CLOCK_REALTIME)
 }
 
+/// Resident memory of the process in bytes; `None` where the system does not tell. Allocates nothing.
+pub(crate) fn resident_bytes() -> Option<i64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let mut text = [0u8; 128];
+    // SAFETY: the path ends with a zero; `text` has room for as many bytes; the descriptor is ours and closed once.
+    let len = unsafe {
+        let file = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return None;
+        }
+        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        len
+    };
+    let text = std::str::from_utf8(text.get(..usize::try_from(len).ok()?)?).ok()?;
+    let pages: i64 = text.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * page)
+}
+
 /// Whether the CPU's time-stamp counter is invariant and the kernel keeps time by it.
 pub(crate) fn has_reliable_tsc() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

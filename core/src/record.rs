@@ -124,6 +124,8 @@ pub mod flag {
     pub const CRITICAL: u16 = 1 << 8;
     /// Not in a record: the span is dropped unless it ends with the status error.
     pub const ONLY_ERRORS: u16 = 1 << 9;
+    /// The span is in the memory profile; in no record.
+    pub(crate) const PROFILED: u16 = 1 << 10;
     /// Not a record: the rest of this segment is unused.
     pub const END_OF_SEGMENT: u16 = 1 << 15;
 }

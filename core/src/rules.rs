@@ -8,7 +8,6 @@
 mod levels;
 mod number;
 mod parse;
-mod pattern;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,9 @@ use std::sync::Arc;
 
 pub use levels::{Details, Levels, Scoped};
 pub(crate) use number::{Comparison, Number};
-pub(crate) use pattern::Pattern;
+pub(crate) use scan::{Text, write_quoted};
+
+pub(crate) use crate::pattern::Pattern;
 pub use scan::RuleError;
 
 use crate::SpanKind;

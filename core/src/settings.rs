@@ -207,6 +207,8 @@ pub struct Settings {
     pub track_errors: bool,
     /// How long a processor may take for a batch.
     pub processor_max_time: Duration,
+    /// Patterns of names of spans in the memory profile, separated by commas; empty: none.
+    pub memory_profile: String,
     /// Where each value came from, in the table's order.
     sources: Vec<Source>,
     problems: Vec<Problem>,
@@ -356,6 +358,7 @@ impl Settings {
             redact: String::new(),
             track_errors: false,
             processor_max_time: Duration::ZERO,
+            memory_profile: String::new(),
             sources: Vec::with_capacity(TABLE.len()),
             problems: Vec::new(),
             layers: None,

@@ -610,6 +610,9 @@ impl Span {
                     None => Self::name_inline(own.payload(), name),
                 };
                 own.place = Place::new(name, from.flags & 0xffff | u32::from(flags) << 16);
+                if ring.profiles.get() {
+                    own.begin_profile(interned);
+                }
                 own.start = clock::ticks();
             }
         }
@@ -849,6 +852,9 @@ impl Block {
         } else if !self.is_kept(now) {
             return self.payload().clear();
         }
+        if self.own.place.flags() & flag::PROFILED != 0 {
+            self.own.end_profile();
+        }
         if !self.frame.context.trace_state.is_empty() {
             self.write_trace_state();
         }
@@ -1059,6 +1065,26 @@ impl Own {
     fn payload(&mut self) -> &mut Payload {
         // SAFETY: only spans that record ask for their payload, and they have one.
         unsafe { self.payload.assume_init_mut() }
+    }
+
+    /// Puts the span into the memory profile, if its name is in it; one that could not be interned is not.
+    #[cold]
+    #[inline(never)]
+    fn begin_profile(&mut self, name: Option<crate::Interned>) {
+        // SAFETY: a span that records has an engine, and an engine is never freed.
+        let engine = unsafe { &*self.engine };
+        if name.is_some_and(|name| engine.profiles(name.as_str()))
+            && crate::profile::begin(self.payload())
+        {
+            self.place.add_flag(flag::PROFILED);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_profile(&mut self) {
+        self.place.remove_flag(flag::PROFILED);
+        crate::profile::end(self.payload());
     }
 
     fn set_end(&mut self, time: WallTime) {

@@ -62,6 +62,8 @@ pub(crate) struct ThreadRing {
     pub(crate) short_root: Cell<u32>,
     /// Whether the child of a local parent may.
     pub(crate) short_child: Cell<bool>,
+    /// Whether there is a memory profile, so that no span takes the short way.
+    pub(crate) profiles: Cell<bool>,
     /// Drops that this thread has met, by reason. Written by the thread, read by `stats`.
     pub(crate) dropped: [AtomicU64; Reason::COUNT],
     /// Not zero once a critical span was recorded that the flusher has not been told of yet.
@@ -89,6 +91,7 @@ impl ThreadRing {
             short_end: Cell::new(std::ptr::null()),
             short_root: Cell::new(0),
             short_child: Cell::new(false),
+            profiles: Cell::new(false),
             dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
             critical: AtomicU32::new(0),
             waits: Cell::new(false),
@@ -219,6 +222,7 @@ static NO_RING: NoRing = NoRing(ThreadRing {
     short_end: Cell::new(std::ptr::null()),
     short_root: Cell::new(0),
     short_child: Cell::new(false),
+    profiles: Cell::new(false),
     dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
     critical: AtomicU32::new(0),
     waits: Cell::new(false),

@@ -22,6 +22,7 @@ use crate::batch::{BatchContext, Encoder, TickClock};
 use crate::config_file::{ConfigFile, Watch};
 use crate::delivery::{Reserved, panic_text};
 use crate::log;
+use crate::metrics::MemoryProfile;
 use crate::otlp;
 use crate::outlet::{Outlet, Source};
 use crate::pipeline::{Shared, SinkChange};
@@ -75,6 +76,7 @@ pub(crate) struct Flusher {
     alerts: Option<Box<Desk>>,
     /// It panicked.
     alerts_failed: bool,
+    memory_profile: MemoryProfile,
     otlp: otlp::Writer,
     settings: Arc<Settings>,
     /// The file with settings, if there is one, and what tells of its changes.
@@ -140,6 +142,7 @@ impl Flusher {
             status,
             alerts: None,
             alerts_failed: false,
+            memory_profile: MemoryProfile::default(),
             otlp: otlp::Writer::new(),
             settings,
             config,
@@ -499,6 +502,9 @@ impl Flusher {
         }
         if begun.is_some() {
             self.shared.measure(&self.records, &Times(clock), now, &self.settings);
+        }
+        if !self.settings.memory_profile.is_empty() {
+            self.memory_profile.add(&self.records);
         }
         if let Some(desk) = &mut self.alerts {
             desk.add(&self.records, &Times(clock), &self.settings, now);

@@ -88,3 +88,7 @@ pub mod fuzzing {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/processors.md")]
+struct ProcessorsPage;

@@ -319,8 +319,7 @@ impl Pipeline {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn subscribe(&self, spans_max: u64) -> Subscription {
-        let (subscription, sink) =
-            Subscription::new(spans_max, Arc::downgrade(&self.shared));
+        let (subscription, sink) = Subscription::new(spans_max, Arc::downgrade(&self.shared));
         self.add_sink(sink);
         subscription
     }
@@ -444,6 +443,7 @@ impl Shared {
             if changed != before {
                 log::set_level(changed.log_level);
                 self.engine.reconfigure(&engine_options(&changed));
+                self.engine.set_memory_profile(&changed.memory_profile);
                 drop(settings);
                 self.engine.wake_now();
             }
@@ -917,6 +917,7 @@ impl PipelineBuilder {
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
+        engine.set_memory_profile(&settings.memory_profile);
         let processor_changes = std::mem::take(&mut self.processors);
         let has_processors = !processor_changes.is_empty();
         let begun = Instant::now();

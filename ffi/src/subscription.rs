@@ -35,7 +35,8 @@ fn table() -> Result<MutexGuard<'static, Table>> {
             None
         }
     });
-    let why = format_args!("another thread was opening a subscription when this process was forked");
+    let why =
+        format_args!("another thread was opening a subscription when this process was forked");
     table.ok_or_else(|| Error::new(SPANRING_ERROR_INTERNAL, why))
 }
 
@@ -147,7 +148,8 @@ pub extern "C" fn spanring_subscription_close(subscription: u64) -> i32 {
     guarded(|| {
         find(subscription)?;
         let mut table = table()?;
-        let closed: Vec<_> = table.open.extract_if(.., |(number, _)| *number == subscription).collect();
+        let closed: Vec<_> =
+            table.open.extract_if(.., |(number, _)| *number == subscription).collect();
         drop(table);
         undisturbed(|| drop(closed));
         Ok(())

@@ -20,7 +20,10 @@ fn each_span_comes_once_with_all_that_it_has() {
         let _attached = pipeline.attach();
         let tracer = Tracer::named("library", "1.2");
         let mut parent = tracer.span("parent").kind(SpanKind::Client).start();
-        parent.set_attribute("null", Value::Null).set_attribute("yes", true).set_attribute("int", i64::MIN);
+        parent
+            .set_attribute("null", Value::Null)
+            .set_attribute("yes", true)
+            .set_attribute("int", i64::MIN);
         parent.set_attribute("double", 0.1).set_attribute("nan", f64::NAN);
         parent.set_attribute("bytes", bytes::Bytes::from_static(b"foob"));
         let map = Value::Map(vec![("list".into(), Value::Array(vec![Value::Int(1), Value::Null]))]);

@@ -48,6 +48,17 @@ pub enum Fate {
 /// Asked about each attribute: where it lies, its key, its value.
 pub type Asked<'a> = dyn FnMut(Within, StrRef<'_>, ValueRef<'_>) -> Change + 'a;
 
+impl Payload {
+    /// The span's attribute `key`, if it is an integer.
+    pub(crate) fn attribute_int(&self, key: crate::Key<'_>) -> Option<i64> {
+        let (start, end) = self.find_attribute(0, &key)?;
+        match (Items { words: &self.words()[start..end] }).next() {
+            Some(Item::Attribute(_, ValueRef::Int(value))) => Some(value),
+            _ => None,
+        }
+    }
+}
+
 impl RecordRef<'_> {
     /// A copy of the payload in which each attribute is what `change` says, and after them `added`. What finds no room is counted as
     /// a dropped attribute.

@@ -36,9 +36,9 @@ pub(super) fn shown(text: &str) -> String {
 
 /// A text as it was written, without the blanks around it.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(crate) struct Text {
     /// Its characters, and whether each stands for itself whatever it is: in quotes, or behind a backslash.
-    pub(super) chars: Vec<(char, bool)>,
+    pub(crate) chars: Vec<(char, bool)>,
     /// The place of its first character, from 0.
     pub(super) at: usize,
     /// There were quotes, be it around nothing.
@@ -179,7 +179,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Writes a text so that it is read as it is: in quotes, if it needs them.
-pub(super) fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+pub(crate) fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     let needs_quotes = text.is_empty()
         || text.contains(['"', '\\', '*', ',', ';', '=', '<', '>', '^', ':'])
         || text.contains("->")

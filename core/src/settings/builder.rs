@@ -136,6 +136,7 @@ impl SettingsBuilder {
         redact: impl Into<String>,
         track_errors: bool,
         processor_max_time: Duration,
+        memory_profile: impl Into<String>,
     }
 
     /// Sets the setting of that name (`MAX_SPANS`, or `max_spans`) as its environment variable would, but from code: what

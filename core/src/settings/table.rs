@@ -742,4 +742,12 @@ pub(super) static TABLE: &[Row] = &[
         description: "How long a processor may take for a batch; one that takes longer three times running is switched off.",
         ..ROW
     },
+    Row {
+        suffix: "MEMORY_PROFILE",
+        kind: Kind::Text,
+        access: text!(memory_profile),
+        unset: Some("no span"),
+        description: "Names of spans that say by how much the process's memory grew meanwhile, separated by commas; * stands for anything.",
+        ..ROW
+    },
 ];

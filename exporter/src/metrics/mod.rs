@@ -7,6 +7,7 @@
 mod health;
 mod histogram;
 mod json;
+mod memory_profile;
 mod meter;
 mod openmetrics;
 mod process;
@@ -18,6 +19,7 @@ use spanring::SpanKind;
 pub use health::HealthReport;
 pub(crate) use health::{Facts, Watch, evaluate};
 pub(crate) use histogram::Histogram;
+pub(crate) use memory_profile::MemoryProfile;
 pub(crate) use meter::Meter;
 pub(crate) use openmetrics::CONTENT_TYPE as OPENMETRICS_TYPE;
 pub(crate) use process::{CpuSample, CpuShares, cpu_time as process_cpu, memory as process_memory};

@@ -3,6 +3,7 @@
 //! It is no processor that can be switched off or that panics: what it is told to hide leaves the process nowhere.
 
 use rustc_hash::FxHashMap;
+use spanring::export::Pattern;
 use spanring::record::{Change, Fate, Records, StrRef};
 use spanring::{Interned, Value};
 
@@ -11,7 +12,7 @@ pub(crate) const REDACTED: &str = "[REDACTED]";
 
 pub(super) struct Redaction {
     text: String,
-    patterns: Vec<String>,
+    patterns: Vec<Pattern>,
     /// Whether keys that are numbers match, once one was looked at.
     known: FxHashMap<u32, bool>,
     redacted: Option<Interned>,
@@ -20,11 +21,7 @@ pub(super) struct Redaction {
 impl Redaction {
     /// `None` if there is no pattern in the text.
     pub(super) fn new(text: &str) -> Option<Self> {
-        let patterns: Vec<_> = text
-            .split(',')
-            .map(|pattern| pattern.trim().to_lowercase())
-            .filter(|pattern| !pattern.is_empty())
-            .collect();
+        let patterns: Vec<_> = Pattern::list(&text.to_lowercase()).collect();
         (!patterns.is_empty()).then(|| Redaction {
             text: text.to_owned(),
             patterns,
@@ -66,32 +63,7 @@ impl Redaction {
     }
 }
 
-fn hides_key(patterns: &[String], key: &str) -> bool {
+fn hides_key(patterns: &[Pattern], key: &str) -> bool {
     let key = key.to_lowercase();
-    patterns.iter().any(|pattern| matches(pattern, &key))
-}
-
-/// Whether `text` is the pattern, in which `*` stands for anything.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut at, mut seen) = (0, 0);
-    // Where the last star was, and what is tried to follow it.
-    let mut retry = None;
-    while seen < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                retry = Some((at, seen));
-                at += 1;
-            }
-            Some(byte) if *byte == text[seen] => (at, seen) = (at + 1, seen + 1),
-            _ => match retry {
-                Some((star, from)) => {
-                    retry = Some((star, from + 1));
-                    (at, seen) = (star + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
+    patterns.iter().any(|pattern| pattern.matches(&key))
 }

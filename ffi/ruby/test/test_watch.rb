@@ -3,7 +3,7 @@
 require_relative "helper"
 
 # Alerts, the tracking of errors, redaction, and subscriptions.
-class TestWatch < SpanringTest
+class TestWatch < Case
   def alerts(count)
     found = []
     finish = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 60
@@ -23,7 +23,7 @@ class TestWatch < SpanringTest
     assert_equal({ "alerts" => [], "dropped" => 0, "webhook" => { "delivered" => 0, "failures" => 0, "dropped" => 0 } }, Spanring.alerts)
     group, = Spanring.errors["errors"]
     assert_equal ["buy", "ArgumentError", "order # is lost", 30], group.values_at("name", "type", "message", "count")
-    assert_equal(["[REDACTED]"], recorded.map { |span| span.attributes["password"] }.uniq)
+    assert_equal(["[REDACTED]"], spans.map { |span| span.attributes["password"] }.uniq)
   end
 
   def test_a_subscription_gives_what_is_recorded
@@ -35,7 +35,7 @@ class TestWatch < SpanringTest
         Spanring.span("child") {}
       end
       Spanring.flush
-      known = recorded.to_h { |span| [span.name, span] }
+      known = spans.to_h { |span| [span.name, span] }
       2.times do
         span = subscription.next(60)
         same = known.delete(span["name"])
@@ -70,7 +70,7 @@ class TestWatch < SpanringTest
     came += 1 while subscription.next(0)
     assert_equal 100, came + subscription.dropped
     assert_operator came, :<, 30
-    assert_equal 100, recorded.size
+    assert_equal 100, spans.size
     subscription.close
   end
 

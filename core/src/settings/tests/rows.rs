@@ -421,6 +421,7 @@ const SETTERS: &[(&str, &str, Setter)] = &[
     ("redact", "*password*,token", |b| b.redact("*password*,token")),
     ("track_errors", "true", |b| b.track_errors(true)),
     ("processor_max_time", "0.5", |b| b.processor_max_time(Duration::from_millis(500))),
+    ("memory_profile", "agent.*", |b| b.memory_profile("agent.*")),
 ];
 
 #[test]

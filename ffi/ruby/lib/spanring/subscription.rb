@@ -53,7 +53,7 @@ module Spanring
       while @number
         left = finish ? ((finish - Process.clock_gettime(Process::CLOCK_MONOTONIC)) * 1e9).to_i : TURN
         line = Spanring.send(:_subscription_next, @number, left.clamp(0, TURN))
-        return JSON.parse(line) if line
+        return JSON.parse(line, max_nesting: false) if line
         return nil if finish && left <= TURN
       end
       yield

@@ -4,20 +4,31 @@
 
 use std::fmt;
 
-use super::scan::{Text, write_quoted};
+use crate::rules::{Text, write_quoted};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     /// What lies between the stars: one part more than there are stars.
     parts: Box<[Box<str>]>,
 }
 
 impl Pattern {
-    pub(super) fn new(text: &Text) -> Self {
+    /// The patterns of a list with commas; every star in it stands for any characters.
+    pub fn list(text: &str) -> impl Iterator<Item = Pattern> {
+        let patterns = text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+        patterns.map(|pattern| Self::of(pattern.chars().map(|c| (c, false))))
+    }
+
+    pub(crate) fn new(text: &Text) -> Self {
+        Self::of(text.chars.iter().copied())
+    }
+
+    /// Of characters, and whether each is itself even if it is a star.
+    fn of(chars: impl Iterator<Item = (char, bool)>) -> Self {
         let mut parts = vec![String::new()];
         let mut after_star = false;
-        for &(c, is_literal) in &text.chars {
+        for (c, is_literal) in chars {
             let is_star = c == '*' && !is_literal;
             match is_star {
                 true if after_star => {}
@@ -30,7 +41,7 @@ impl Pattern {
     }
 
     /// Whether all of `text` is as the pattern says. Takes time in proportion to the two lengths, not to their product.
-    pub(crate) fn matches(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let [first, between @ .., last] = &*self.parts else { return text == &*self.parts[0] };
         let Some(rest) = text.strip_prefix(&**first) else { return false };
         let Some(mut rest) = rest.strip_suffix(&**last) else { return false };
@@ -43,12 +54,12 @@ impl Pattern {
     }
 
     /// The one text that it matches, if there is only one.
-    pub(super) fn literal(&self) -> Option<&str> {
+    pub(crate) fn literal(&self) -> Option<&str> {
         if self.parts.len() == 1 { Some(&self.parts[0]) } else { None }
     }
 
     /// Whether it matches everything.
-    pub(super) fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.parts.len() == 2 && self.parts.iter().all(|part| part.is_empty())
     }
 }
