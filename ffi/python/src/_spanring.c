@@ -1014,7 +1014,8 @@ static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
         options.flags |= SPANRING_SPAN_ROOT;
     }
     Span *self = span_allocate();
-    if (self != NULL && attributes != Py_None && attributes_matter(&options)) {
+    /* Plain ones have nothing that must not be called in vain, and what is wrong with them is found before there is a span. */
+    if (self != NULL && attributes != Py_None && (plain || attributes_matter(&options))) {
         int started = start_with(self, name, &options, attributes, NULL, NULL, plain);
         Py_XDECREF(from);
         if (started < 0) {
