@@ -289,6 +289,9 @@ pub struct Engine {
 
 const CLOSED_LIST: *mut ThreadRing = std::ptr::without_provenance_mut(1);
 
+/// See [`Engine::attributes_matter`]. It says no late at worst for a span that starts while the settings change.
+static ATTRIBUTES_MATTER: AtomicBool = AtomicBool::new(false);
+
 /// The engine of `span!`, if one is installed.
 static INSTALLED: AtomicPtr<Engine> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -303,6 +306,19 @@ pub(crate) fn forget_installed() {
 }
 
 impl Engine {
+    /// Whether the sampler of some engine looks, or has looked, at attributes that spans start with.
+    pub fn attributes_matter() -> bool {
+        ATTRIBUTES_MATTER.load(Ordering::Relaxed)
+    }
+
+    fn sampler_of(options: &EngineOptions) -> Sampler {
+        let sampler = Sampler::new(&options.sampling());
+        if sampler.looks_at_attributes() {
+            ATTRIBUTES_MATTER.store(true, Ordering::Relaxed);
+        }
+        sampler
+    }
+
     /// Makes an engine. It is never freed.
     pub fn start(options: &EngineOptions) -> &'static Engine {
         crate::fork::init();
@@ -320,7 +336,7 @@ impl Engine {
             waited_in_vain: AtomicU64::new(0),
             waker: OnceLock::new(),
             wakes: AtomicU64::new(0),
-            sampler: ArcSwap::from_pointee(Sampler::new(&options.sampling())),
+            sampler: ArcSwap::from_pointee(Self::sampler_of(options)),
             profile: ArcSwapOption::empty(),
             disabled: AtomicBool::new(options.disabled),
             closed: AtomicBool::new(false),
@@ -350,9 +366,8 @@ impl Engine {
             self.budget.resize(options.max_spans, options.batch_size);
         }
         // Its state stays, unless it is another one.
-        let sampling = options.sampling();
-        if sampling != current.sampling() {
-            self.sampler.store(Sampler::new(&sampling).into());
+        if options.sampling() != current.sampling() {
+            self.sampler.store(Self::sampler_of(options).into());
         }
         self.disabled.store(options.disabled, Ordering::Relaxed);
         self.overflow_wait.store(options.overflow_wait, Ordering::Relaxed);

@@ -148,6 +148,13 @@ impl Sampler {
         self.parent_based && !self.thins()
     }
 
+    /// Whether attributes may matter to a span that is given no level.
+    pub(crate) fn looks_at_attributes(&self) -> bool {
+        let is_smart =
+            self.level == Level::Smart || self.levels.words().any(|word| word == Level::Smart);
+        self.rules.looks_at_attributes || is_smart
+    }
+
     /// Decides about a span whose own context, with its parent's tracestate, is `context`; sets the threshold there. `level` and `detail` are
     /// those that the span was given; `is_open` says that its attributes are not there yet. `now_nanos` is any monotonic time.
     ///

@@ -87,6 +87,21 @@
 // It is not current, so that it may end on another thread.
 #define SPANRING_SPAN_DETACHED 2
 
+// It is about details: where the settings do not want them, it is as if it were not there.
+#define SPANRING_SPAN_DETAILED 4
+
+// It is as if it were not there: its children are its parent's.
+#define SPANRING_LEVEL_NONE 1
+
+// It is kept if it has no parent in this process, or ends with an error.
+#define SPANRING_LEVEL_MINIMAL 2
+
+// It is kept if it is probably worth it, and of the others a share.
+#define SPANRING_LEVEL_SMART 3
+
+// It is kept if it is sampled.
+#define SPANRING_LEVEL_FULL 4
+
 // An operation inside a program.
 #define SPANRING_KIND_INTERNAL 1
 
@@ -184,8 +199,8 @@ typedef struct {
   uint32_t kind;
   // `SPANRING_SPAN_...` together.
   uint32_t flags;
-  // Zero.
-  uint32_t reserved;
+  // One of `SPANRING_LEVEL_...`; 0 for what the settings say.
+  uint32_t level;
   // Packed attributes, or NULL. With an error in them no span starts.
   const uint8_t *attributes;
   // Their bytes.
@@ -218,10 +233,10 @@ typedef struct {
   uint32_t kind;
   // One of `SPANRING_STATUS_...`.
   uint32_t status;
-  // 0 or `SPANRING_SPAN_ROOT`.
+  // `SPANRING_SPAN_ROOT` and `SPANRING_SPAN_DETAILED`, or 0.
   uint32_t flags;
-  // Zero.
-  uint32_t reserved;
+  // One of `SPANRING_LEVEL_...`, or 0.
+  uint32_t level;
   // What is wrong, with the status error; or NULL.
   const char *status_message;
   // Its bytes.
@@ -267,6 +282,8 @@ typedef struct {
   uint64_t dropped_shut_down;
   // Dropped: the batch could not be encoded.
   uint64_t dropped_encode;
+  // Dropped: at the level minimal, and without an error.
+  uint64_t dropped_by_rule;
   // Attributes that limits or missing memory kept out of spans.
   uint64_t attributes_dropped;
   // Batches sealed.
@@ -457,6 +474,10 @@ int32_t spanring_tracer_create(const char *name,
                                const char *version,
                                size_t version_len,
                                uint32_t *out);
+
+// Whether rules of sampling look, or have looked, at attributes: 1, else 0. While it is 0, and no level is smart, it does not matter whether attributes are
+// given in `spanring_span_options` or set after the start.
+int32_t spanring_attributes_matter(void);
 
 // Starts a span whose name is a number of `spanring_intern`. `options` may be NULL.
 //

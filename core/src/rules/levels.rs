@@ -58,7 +58,11 @@ impl<T: Word> Scoped<T> {
         self.0.iter().find(|entry| matches(entry, subject)).map(|(.., word)| *word)
     }
 
-    /// The same, with the entry as it is written.
+    pub(crate) fn words(&self) -> impl Iterator<Item = T> {
+        self.0.iter().map(|(.., word)| *word)
+    }
+
+    /// The same as [`find`](Self::find), with the entry as it is written.
     pub(crate) fn explain(&self, subject: &dyn Subject) -> Option<(T, String)> {
         let entry = self.0.iter().find(|entry| matches(entry, subject))?;
         Some((entry.2, Entry(entry).to_string()))

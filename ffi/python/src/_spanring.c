@@ -839,15 +839,59 @@ static COLD int start_with_text(PyObject *name, const spanring_span_options *opt
     return code;
 }
 
+static const char *const levels[] = {"none", "minimal", "smart", "full"};
+
+/* One of SPANRING_LEVEL_..., 0 for None; -1 with an exception set. */
+static COLD int level_of(PyObject *object) {
+    if (object == Py_None) {
+        return 0;
+    }
+    if (PyUnicode_Check(object)) {
+        for (int level = 0; level < 4; level++) {
+            if (PyUnicode_CompareWithASCIIString(object, levels[level]) == 0) {
+                return level + 1;
+            }
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "level must be none, minimal, smart or full, not %R", object);
+    return -1;
+}
+
+/* Whether rules of sampling are to see the attributes. */
+static inline bool attributes_matter(const spanring_span_options *options) {
+    return UNLIKELY(spanring_attributes_matter() != 0 || options->level == SPANRING_LEVEL_SMART);
+}
+
+/* Starts a span with its attributes; -1 with an exception set: wrong types, or an interrupt. */
+static COLD int start_with(Span *self, PyObject *name, spanring_span_options *options, PyObject *mapping, PyObject *const *values,
+                           PyObject *names, bool plain) {
+    packer packed;
+    pack_begin(&packed);
+    packed.plain = plain;
+    if (pack_call(&packed, mapping, values, names) < 0) {
+        pack_done(&packed);
+        return -1;
+    }
+    if (!packed.broken) {
+        options->attributes = packed.start;
+        options->attributes_len = (size_t)(packed.at - packed.start);
+    }
+    uint32_t number = PyUnicode_CheckExact(name) ? number_of(name) : 0;
+    int code = number != 0 ? spanring_span_start(number, options, &self->span) : start_with_text(name, options, self);
+    self->live = code == SPANRING_OK;
+    pack_done(&packed);
+    return 0;
+}
+
 static const char span_doc[] =
-    "Span(name, attributes=None, kind=None, parent=None, /, **keywords)\n--\n\n"
+    "Span(name, attributes=None, kind=None, parent=None, level=None, /, **keywords)\n--\n\n"
     "Starts a span, a child of the current one. In a with statement it is current in the block and ends with it.";
 
-/* span(name, attributes=None, kind=None, parent=None, / , **keywords) */
+/* span(name, attributes=None, kind=None, parent=None, level=None, / , **keywords) */
 static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size_t nargsf, PyObject *names) {
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
-    if (UNLIKELY(count < 1 || count > 4)) {
-        return PyErr_Format(PyExc_TypeError, "span() takes from 1 to 4 positional arguments but %zd were given", count);
+    if (UNLIKELY(count < 1 || count > 5)) {
+        return PyErr_Format(PyExc_TypeError, "span() takes from 1 to 5 positional arguments but %zd were given", count);
     }
     PyObject *name = args[0];
     if (UNLIKELY(!PyUnicode_Check(name))) {
@@ -860,6 +904,13 @@ static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size
             return NULL;
         }
         options.kind = (uint32_t)kind;
+    }
+    if (UNLIKELY(count > 4)) {
+        int level = level_of(args[4]);
+        if (level < 0) {
+            return NULL;
+        }
+        options.level = (uint32_t)level;
     }
     PyObject *parent = NULL;
     if (UNLIKELY(count > 3 && args[3] != Py_None)) {
@@ -881,6 +932,15 @@ static PyObject *span_new(PyObject *Py_UNUSED(type), PyObject *const *args, size
     if (UNLIKELY(self == NULL)) {
         Py_XDECREF(parent);
         return NULL;
+    }
+    if ((names != NULL || count > 1) && attributes_matter(&options)) {
+        int started = start_with(self, name, &options, count > 1 ? args[1] : NULL, args + count, names, false);
+        Py_XDECREF(parent);
+        if (started < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+        return (PyObject *)self;
     }
     uint32_t number = LIKELY(PyUnicode_CheckExact(name)) ? number_of(name) : 0;
     int code = LIKELY(number != 0) ? spanring_span_start(number, &options, &self->span) : start_with_text(name, &options, self);
@@ -917,12 +977,14 @@ static bool time_of(PyObject *object, uint64_t *out) {
 
 static bool is_parent(PyObject *object) { return Py_TYPE(object) == &span_type || Py_TYPE(object) == &context_type; }
 
-/* _start_span(name, attributes, kind, parent, start time, scope, plain): a span with all that it can be given at its start. */
+/* _start_span(name, attributes, kind, parent, start time, scope, plain, level=None, detailed=False): a span with all that it can be given at its
+ * start. */
 static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *name, *attributes, *kind, *parent, *time;
+    PyObject *level = Py_None;
     unsigned int scope;
-    int plain;
-    if (!PyArg_ParseTuple(args, "OOOOOIp", &name, &attributes, &kind, &parent, &time, &scope, &plain)) {
+    int plain, detailed = 0;
+    if (!PyArg_ParseTuple(args, "OOOOOIp|Op", &name, &attributes, &kind, &parent, &time, &scope, &plain, &level, &detailed)) {
         return NULL;
     }
     if (!PyUnicode_Check(name)) {
@@ -932,11 +994,15 @@ static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
         return wrong_type("parent must be a Span or a Context, not %S", parent);
     }
     spanring_span_options options = {.size = sizeof(options), .tracer = scope, .flags = SPANRING_SPAN_DETACHED};
-    int number = kind_of(kind);
-    if (number < 0 || !time_of(time, &options.start_unix_nano)) {
+    int number = kind_of(kind), own_level = level_of(level);
+    if (number < 0 || own_level < 0 || !time_of(time, &options.start_unix_nano)) {
         return NULL;
     }
     options.kind = (uint32_t)number;
+    options.level = (uint32_t)own_level;
+    if (detailed) {
+        options.flags |= SPANRING_SPAN_DETAILED;
+    }
     PyObject *from = parent;
     if (parent == Py_None) {
         from = current();
@@ -948,6 +1014,16 @@ static PyObject *start_span(PyObject *Py_UNUSED(module), PyObject *args) {
         options.flags |= SPANRING_SPAN_ROOT;
     }
     Span *self = span_allocate();
+    /* Plain ones have nothing that must not be called in vain, and what is wrong with them is found before there is a span. */
+    if (self != NULL && attributes != Py_None && (plain || attributes_matter(&options))) {
+        int started = start_with(self, name, &options, attributes, NULL, NULL, plain);
+        Py_XDECREF(from);
+        if (started < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+        return (PyObject *)self;
+    }
     if (self != NULL) {
         uint32_t known = PyUnicode_CheckExact(name) ? number_of(name) : 0;
         int code = known != 0 ? spanring_span_start(known, &options, &self->span) : start_with_text(name, &options, self);

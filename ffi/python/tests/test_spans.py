@@ -457,7 +457,7 @@ def test_wrong_types_are_found(pipeline):
             lambda: spanring.span("name", **{1: 2}),
             lambda: spanring.span("name", None, 7),
             lambda: spanring.span("name", None, None, 7),
-            lambda: spanring.span("name", None, None, None, None),
+            lambda: spanring.span("name", None, None, None, None, None),
             lambda: span.set(7),
             lambda: span.set({1: 2}),
             lambda: span.set({}, {}),

@@ -363,7 +363,7 @@ class TestSpans < Case
     start
     span = Spanring.start_span("span")
     [-> { Spanring.span(7) {} }, -> { Spanring.span }, -> { Spanring.span("a", 7) {} }, -> { Spanring.span("a", nil, 7) {} },
-     -> { Spanring.span("a", nil, :odd) {} }, -> { Spanring.span("a", nil, nil, 7) {} }, -> { Spanring.span("a", nil, nil, nil, nil) {} },
+     -> { Spanring.span("a", nil, :odd) {} }, -> { Spanring.span("a", nil, nil, 7) {} }, -> { Spanring.span("a", nil, nil, nil, nil, nil) {} },
      -> { Spanring.span("a", { 1 => 2 }) { flunk } }, -> { Spanring.start_span("a", colour: 1) }, -> { span.set(7) },
      -> { span.set_attribute(7, 1) }, -> { span.event(7) }, -> { span.link(7) }, -> { span.status(7) }, -> { span.status(:odd) },
      -> { span.status(:ok, 7) }, -> { span.rename(7) }, -> { span.record_exception("x") }, -> { span.end_at("x") },

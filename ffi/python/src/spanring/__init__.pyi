@@ -11,6 +11,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Headers = TypeVar("_Headers", bound=MutableMapping[str, str])
 
 _Kind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
+_Level: TypeAlias = Literal["none", "minimal", "smart", "full"]
 _Setting: TypeAlias = Union[str, int, float, bool, os.PathLike[str], timedelta, list[Any], tuple[Any, ...], dict[str, Any], None]
 _Carrier: TypeAlias = Union[Mapping[str, Any], Iterable[tuple[Union[str, bytes], Any]]]
 
@@ -37,6 +38,7 @@ class Span:
         attributes: Mapping[str, Any] | None = None,
         kind: _Kind | None = None,
         parent: Span | Context | None = None,
+        level: _Level | None = None,
         /,
         **keywords: Any,
     ) -> Self: ...
@@ -108,6 +110,8 @@ def start_span(
     kind: _Kind | None = None,
     parent: Span | Context | None = None,
     start_time: int | None = None,
+    level: _Level | None = None,
+    detailed: bool = False,
 ) -> Span: ...
 @overload
 def trace(function: _Function, /) -> _Function: ...

@@ -36,7 +36,8 @@ def _text(name, value):
     if isinstance(value, dict):
         return ",".join(f"{_percent(key)}={_percent(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ",".join(_text(name, item) for item in value)
+        between = "; " if name in ("rules", "levels", "details") else ","
+        return between.join(_text(name, item) for item in value)
     if hasattr(value, "total_seconds"):
         return _text(name, value.total_seconds())
     raise TypeError(f"setting {name} must be str, int, float, bool, a path, a timedelta, a list or a dict, not {type(value).__name__}")

@@ -21,6 +21,8 @@ def _start_span(
     start_time: int | None,
     scope: int,
     plain: bool,
+    level: str | None = None,
+    detailed: bool = False,
     /,
 ) -> Span: ...
 def _set(span: Span, attributes: Mapping[str, Any], /) -> None: ...

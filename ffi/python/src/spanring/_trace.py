@@ -7,9 +7,13 @@ import inspect
 from ._spanring import Span, _current, _start_span
 
 
-def start_span(name, attributes=None, *, kind=None, parent=None, start_time=None):
-    """Starts a span as span() does, if need be at a time that is past: nanoseconds since 1970, as time.time_ns() gives them."""
-    return _start_span(name, attributes, kind, parent, start_time, 0, False)
+def start_span(name, attributes=None, *, kind=None, parent=None, start_time=None, level=None, detailed=False):
+    """Starts a span as span() does, if need be at a time that is past: nanoseconds since 1970, as time.time_ns() gives them.
+
+    The level is none, minimal, smart or full, and comes before those of the settings. A span that is detailed is there only where the settings
+    want details.
+    """
+    return _start_span(name, attributes, kind, parent, start_time, 0, False, level, detailed)
 
 
 def trace(function=None, attributes=None, kind=None, /, **keywords):

@@ -334,10 +334,12 @@ class Tracer(api.Tracer):
         parent = None
         if context is not None or context_api._RUNTIME_CONTEXT is not self._runtime:
             parent = _engine_of(api.get_current_span(context)) or _NO_PARENT
-        engine = _start_span(name, None, _KINDS.get(kind), parent, _time(start_time), self._scope, True)
+        start = (_KINDS.get(kind), parent, _time(start_time), self._scope, True)
+        try:
+            engine = _start_span(name, attributes, *start)
+        except TypeError:
+            engine = _start_span(name, _usable(attributes), *start)
         span = Span(engine, name, kind, record_exception, set_status_on_exception)
-        if attributes:
-            span.set_attributes(attributes)
         for link in links or ():
             span.add_link(link.context, link.attributes)
         return span

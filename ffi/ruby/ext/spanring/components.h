@@ -5,8 +5,8 @@
 
 /* ---- Any component's ---- */
 
-/* span(component, note, name, attributes, more, kind) { |span| }: a span that the component finds again; attributes are a Hash or nil */
-static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, VALUE attributes, VALUE more, VALUE kind) {
+/* span(component, note, name, attributes, more, level) { |span| }: a span that the component finds again; attributes are a Hash or nil */
+static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, VALUE attributes, VALUE more, VALUE level) {
     (void)module;
     rb_need_block();
     if (!is_name(name)) {
@@ -19,7 +19,7 @@ static VALUE stack_span(VALUE module, VALUE component, VALUE note, VALUE name, V
     with.keywords = attributes_of(more);
     with.component = component;
     with.note = note;
-    with.options.kind = NIL_P(kind) ? 0 : kind_of(kind);
+    with.options.level = NIL_P(level) ? 0 : level_of(level);
     return span_around_block(&with, Qnil);
 }
 

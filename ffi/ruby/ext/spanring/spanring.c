@@ -753,6 +753,28 @@ static COLD uint32_t kind_of(VALUE object) {
     rb_raise(rb_eArgError, "kind must be :internal, :server, :client, :producer or :consumer, not %+" PRIsVALUE, object);
 }
 
+/* One of SPANRING_LEVEL_...; nil for 0. */
+static COLD uint32_t level_of(VALUE object) {
+    static const char *const levels[] = {"none", "minimal", "smart", "full"};
+    if (NIL_P(object)) {
+        return 0;
+    }
+    if (!is_name(object)) {
+        rb_raise(rb_eTypeError, "level must be a Symbol, not %" PRIsVALUE, rb_obj_class(object));
+    }
+    for (uint32_t level = 0; level < 4; level++) {
+        if (says(object, levels[level])) {
+            return level + 1;
+        }
+    }
+    rb_raise(rb_eArgError, "level must be :none, :minimal, :smart or :full, not %+" PRIsVALUE, object);
+}
+
+/* Whether rules of sampling are to see the attributes. */
+static inline bool attributes_matter(const spanring_span_options *options) {
+    return UNLIKELY(spanring_attributes_matter() != 0 || options->level == SPANRING_LEVEL_SMART);
+}
+
 /* Nanoseconds since the epoch, of a Time or an Integer; nil for 0, which is now. */
 static uint64_t time_of(VALUE object) {
     if (NIL_P(object)) {
@@ -1079,6 +1101,7 @@ struct work {
     VALUE subject; /* a name, a key, another span, an exception */
     VALUE value;
     uint64_t time;
+    spanring_span_options *options;
     packer packed;
 };
 
@@ -1168,16 +1191,35 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
     return code;
 }
 
+/* Starts a span with the attributes, so that rules of sampling see them. May leave by longjmp, before that; `packed` has begun and is to be given
+ * back. */
+static COLD void start_with(span *self, VALUE name, spanring_span_options *options, packer *packed, VALUE attributes, VALUE keywords) {
+    pack_call(packed, attributes, keywords);
+    if (!packed->broken) {
+        options->attributes = packed->start;
+        options->attributes_len = (size_t)(packed->at - packed->start);
+    }
+    start_span_in(self, name, options);
+}
+
 /* Starts the span, makes it current, sets its attributes, runs the block. All that may leave by longjmp is in here. */
 static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
-    start_span_in(with->span, with->name, &with->options);
+    bool has_attributes = !NIL_P(with->keywords) || !NIL_P(with->attributes);
+    if (has_attributes && attributes_matter(&with->options)) {
+        start_with(with->span, with->name, &with->options, &with->packed, with->attributes, with->keywords);
+        pack_done(&with->packed);
+        pack_begin(&with->packed);
+        has_attributes = false;
+    } else {
+        start_span_in(with->span, with->name, &with->options);
+    }
     entry *next = push(with->fiber, with->span, NULL, with->object);
     next->component = with->component;
     next->note = with->note;
     next->ends = true;
     with->depth = with->fiber->depth - 1;
-    if (!NIL_P(with->keywords) || !NIL_P(with->attributes)) {
+    if (has_attributes) {
         set_call(with->span, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
         pack_begin(&with->packed);
@@ -1216,7 +1258,8 @@ static inline void find_parent(spanring_span_options *options, VALUE given, fibe
 }
 
 typedef struct {
-    VALUE name, attributes, kind, parent, time, keywords;
+    VALUE name, attributes, kind, parent, time, keywords, level;
+    bool detailed;
 } description;
 
 static VALUE start_plain(VALUE argument) {
@@ -1225,17 +1268,33 @@ static VALUE start_plain(VALUE argument) {
     return with->object;
 }
 
+static VALUE start_seen(VALUE argument) {
+    work *with = (work *)argument;
+    start_with(with->span, with->subject, with->options, &with->packed, with->attributes, with->keywords);
+    return with->object;
+}
+
 /* A Span that somebody ends. */
 static VALUE span_without_block(const description *of) {
     spanring_span_options options = {.size = sizeof(options), .flags = SPANRING_SPAN_DETACHED};
     options.kind = kind_of(of->kind);
     options.start_unix_nano = time_of(of->time);
+    options.level = level_of(of->level);
+    if (of->detailed) {
+        options.flags |= SPANRING_SPAN_DETAILED;
+    }
     VALUE object = span_object();
     span *self = RTYPEDDATA_DATA(object) = span_allocate();
     find_parent(&options, of->parent, here());
+    bool has_attributes = !NIL_P(of->attributes) || !NIL_P(of->keywords);
+    work with = {.span = self, .object = object, .attributes = of->attributes, .keywords = of->keywords};
+    if (has_attributes && attributes_matter(&options)) {
+        with.subject = of->name;
+        with.options = &options;
+        return run(start_seen, &with);
+    }
     start_span_in(self, of->name, &options);
-    if (!NIL_P(of->attributes) || !NIL_P(of->keywords)) {
-        work with = {.span = self, .object = object, .attributes = of->attributes, .keywords = of->keywords};
+    if (has_attributes) {
         return run(start_plain, &with);
     }
     return object;
@@ -1263,23 +1322,24 @@ static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
     return result;
 }
 
-/* span(name, attributes = nil, kind = nil, parent = nil, **keywords) { |span| } */
+/* span(name, attributes = nil, kind = nil, parent = nil, level = nil, **keywords) { |span| } */
 static VALUE module_span(int count, VALUE *values, VALUE module) {
     (void)module;
-    arguments given = arguments_of(count, values, 1, 4);
+    arguments given = arguments_of(count, values, 1, 5);
     if (UNLIKELY(!is_name(given.values[0]))) {
         raise_name("a span's", given.values[0]);
     }
     VALUE attributes = UNLIKELY(given.count > 1) ? attributes_of(given.values[1]) : Qnil;
     VALUE parent = UNLIKELY(given.count > 3) ? parent_of(given.values[3]) : Qnil;
     if (!rb_block_given_p()) {
-        description of = {given.values[0], attributes, argument(&given, 2), parent, Qnil, given.keywords};
+        description of = {given.values[0], attributes, argument(&given, 2), parent, Qnil, given.keywords, argument(&given, 4), false};
         return span_without_block(&of);
     }
     block with;
     memset(&with, 0, offsetof(block, packed));
     if (UNLIKELY(given.count > 2)) {
         with.options.kind = kind_of(given.values[2]);
+        with.options.level = level_of(argument(&given, 4));
     }
     with.name = given.values[0];
     with.attributes = attributes;
@@ -1287,27 +1347,29 @@ static VALUE module_span(int count, VALUE *values, VALUE module) {
     return span_around_block(&with, parent);
 }
 
-/* start_span(name, attributes = nil, kind: nil, parent: nil, start_time: nil) */
+/* start_span(name, attributes = nil, kind: nil, parent: nil, start_time: nil, level: nil, detailed: false) */
 static VALUE module_start_span(int count, VALUE *values, VALUE module) {
     (void)module;
-    static ID options[3];
+    static ID options[5];
     if (options[0] == 0) {
         options[0] = rb_intern("kind");
         options[1] = rb_intern("parent");
         options[2] = rb_intern("start_time");
+        options[3] = rb_intern("level");
+        options[4] = rb_intern("detailed");
     }
     arguments given = arguments_of(count, values, 1, 2);
     if (!is_name(given.values[0])) {
         raise_name("a span's", given.values[0]);
     }
-    VALUE found[3] = {Qnil, Qnil, Qnil};
+    VALUE found[5] = {Qnil, Qnil, Qnil, Qnil, Qnil};
     if (!NIL_P(given.keywords)) {
-        rb_get_kwargs(given.keywords, options, 0, 3, found);
-        for (int at = 0; at < 3; at++) {
+        rb_get_kwargs(given.keywords, options, 0, 5, found);
+        for (int at = 0; at < 5; at++) {
             found[at] = found[at] == Qundef ? Qnil : found[at];
         }
     }
-    description of = {given.values[0], attributes_of(argument(&given, 1)), found[0], parent_of(found[1]), found[2], Qnil};
+    description of = {given.values[0], attributes_of(argument(&given, 1)), found[0], parent_of(found[1]), found[2], Qnil, found[3], RTEST(found[4])};
     return span_without_block(&of);
 }
 
@@ -1708,6 +1770,15 @@ static VALUE fill_foreign(VALUE argument) {
     return Qtrue;
 }
 
+/* What rules of sampling see. */
+static VALUE pack_seen(VALUE argument) {
+    foreign_span *self = (foreign_span *)argument;
+    self->packed.is_foreign = true;
+    pack_foreign(&self->packed, self->added);
+    pack_foreign(&self->packed, rb_hash_dup(self->attributes));
+    return Qtrue;
+}
+
 /* The scope of RAAF's spans. */
 static uint32_t raaf_tracer(void) {
     static uint32_t tracer;
@@ -1775,6 +1846,20 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     RB_GC_GUARD(trace_text.owner);
     RB_GC_GUARD(span_text.owner);
     RB_GC_GUARD(parent_text.owner);
+    int state = 0;
+    bool is_seen = attributes_matter(&options);
+    if (is_seen) {
+        pack_begin(&self.packed);
+        rb_protect(pack_seen, (VALUE)&self, &state);
+        if (state != 0) {
+            pack_done(&self.packed);
+            rb_jump_tag(state);
+        }
+        if (!self.packed.broken) {
+            options.attributes = self.packed.start;
+            options.attributes_len = (size_t)(self.packed.at - self.packed.start);
+        }
+    }
     uint32_t number = number_of(values[0]);
     int32_t code;
     if (number != 0) {
@@ -1784,12 +1869,14 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         code = spanring_span_start_named(name.bytes, name.len, &options, &self.span);
         RB_GC_GUARD(name.owner);
     }
+    if (is_seen) {
+        pack_done(&self.packed);
+    }
     if (code != SPANRING_OK) {
         raise_error(code);
     }
     int32_t records = 0;
     spanring_span_is_recording(&self.span, &records);
-    int state = 0;
     if (records != 0) {
         if (key != 0) {
             remember(&recorded_spans, key);

@@ -37,13 +37,17 @@ module Spanring
       @values.reject { |_, value| value.nil? }.map { |name, value| [name.to_s.upcase, Settings.text(name, value)] }
     end
 
+    # Settings whose parts have a semicolon between them.
+    RULES = %i[rules levels details].freeze
+    private_constant :RULES
+
     def self.text(name, value)
       case value
       when true, false, String, Symbol, Integer then value.to_s
       when Float then format("%.9f", value).sub(/\.?0+\z/, "")
       when Rational then text(name, value.to_f)
       when Hash then value.map { |key, item| "#{percent(key)}=#{percent(item)}" }.join(",")
-      when Array then value.map { |item| text(name, item) }.join(",")
+      when Array then value.map { |item| text(name, item) }.join(RULES.include?(name.to_sym) ? "; " : ",")
       else
         return value.to_path.to_s if value.respond_to?(:to_path)
 

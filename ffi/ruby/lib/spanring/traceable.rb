@@ -75,11 +75,12 @@ module Spanring
       end
     end
 
-    # Runs the block in a span, and gives the block's value. Keywords are attributes.
+    # Runs the block in a span, and gives the block's value. Keywords are attributes, but for tracing_level, which is the span's level and comes
+    # before the object's own.
     #
     # If this object's innermost span in this fiber is one of the same method, or no method is given, that span goes on and gets the
     # attributes. However the block is left, a span of its own ends; an error is recorded, and goes on.
-    def with_tracing(method = nil, **attributes)
+    def with_tracing(method = nil, tracing_level: self.tracing_level, **attributes)
       method = method.to_sym if method.is_a?(String)
       if (span = Stack.reusable(self, method))
         span.set(attributes) unless attributes.empty?
@@ -87,7 +88,7 @@ module Spanring
       end
 
       name, always = self.class.trace_shape(method)
-      Stack.span(self, method, name, always, attributes, nil) do |own|
+      Stack.span(self, method, name, always, attributes, tracing_level) do |own|
         next yield(own) unless own.recording?
 
         begin
@@ -105,7 +106,10 @@ module Spanring
       end
     end
 
-    # What each span says from its start: a Hash, or nil. Asked only if the span records; an error in it is an event of the span.
+    # At what level this object's spans are traced: :none, :minimal, :smart, :full, or nil for what the settings say.
+    def tracing_level; end
+
+    # What each span says soon after its start: a Hash, or nil. Asked only if the span records; an error in it is an event of the span.
     def collect_span_attributes; end
 
     # What a span says of the block's value: a Hash, or nil. Not asked if the block was left otherwise.
