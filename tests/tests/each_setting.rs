@@ -17,11 +17,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use spanring::export::Reason;
 use spanring::propagation::inject;
-use spanring::settings::{LogLevel, Settings, SettingsBuilder};
+use spanring::settings::{Detail, LogLevel, Settings, SettingsBuilder};
 use spanring::{
-    Attributes, Span, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState, span,
+    Attributes, Span, SpanContext, SpanId, SpanKind, StatusCode, TraceFlags, TraceId, TraceState,
+    span,
 };
-use spanring_exporter::{MemorySink, Pipeline, SinkDrop, next_message};
+use spanring_exporter::{Alert, AlertKind, MemorySink, Pipeline, SinkDrop, SpanView, next_message};
 use spanring_tests::fork::in_child;
 use spanring_tests::ingest::Ingest;
 use spanring_tests::ledger::Ledger;
@@ -339,6 +340,51 @@ fn limited(pairs: &[(&str, &str)]) -> spanring_exporter::model::SpanData {
         span.add_link_with(&other, both).add_link_with(&other, both);
     });
     ledger.span("limited").clone()
+}
+
+/// A span without a parent and one below it, the second with an error if that is wanted; the names of those that came out.
+fn traced(pairs: &[(&str, &str)], error: bool) -> Vec<String> {
+    let ledger = record(with(pairs.iter().copied()), |_| {
+        let _root = span!("root", "tenant" = "acme");
+        let mut child = span!("child");
+        if error {
+            child.record_error(&std::io::Error::other("no"));
+        }
+    });
+    let mut names: Vec<_> = ledger.spans().map(|span| span.name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// The alerts about 1000 spans, of which every fifth has an error and every tenth takes 3 seconds, and then about 1000 more.
+fn alerted(pairs: &[(&str, &str)]) -> Vec<Alert> {
+    let always = [
+        ("ALERTS", "true"),
+        ("HEALTH_MAX_MEMORY", "1TiB"),
+        ("BATCH_SIZE", "1000"),
+        ("LOG_LEVEL", "fatal"),
+    ];
+    let (pipeline, _) = memory_pipeline(with(always.into_iter().chain(pairs.iter().copied())));
+    let attached = pipeline.attach();
+    let start = std::time::SystemTime::now();
+    for round in 0..2 {
+        for number in 0..1000 {
+            let mut span = Span::builder("watched").start_time(start).start();
+            if round == 0 && number % 5 == 0 {
+                span.set_status(StatusCode::Error, "no");
+            }
+            let is_slow = round == 0 && number % 10 == 0;
+            span.end_at(start + Duration::from_millis(if is_slow { 3000 } else { 1 }));
+        }
+        pipeline.flush(LONG).unwrap();
+    }
+    drop(attached);
+    pipeline.alerts().alerts
+}
+
+/// Whether there was an alert of that kind.
+fn alerts_of(pairs: &[(&str, &str)], kind: AlertKind) -> bool {
+    alerted(pairs).iter().any(|alert| alert.kind == kind && !alert.over)
 }
 
 static SYNCS: AtomicU64 = AtomicU64::new(0);
@@ -823,5 +869,212 @@ each! {
         let (any, yes) = (("STATUS_ADDRESS", "0.0.0.0:0"), ("STATUS_ANY_ADDRESS", "true"));
         assert_eq!(memory_pipeline(with([any])).0.status_address(), None);
         assert!(memory_pipeline(with([any, yes])).0.status_address().is_some());
+    }
+
+    RULES {
+        assert_eq!(traced(&[], false), ["child", "root"]);
+        assert!(traced(&[("RULES", "tenant=acme -> never")], false).is_empty());
+    }
+
+    LEVEL {
+        assert_eq!(traced(&[("LEVEL", "full")], false), ["child", "root"]);
+        assert_eq!(traced(&[("LEVEL", "minimal")], false), ["root"]);
+        assert_eq!(traced(&[("LEVEL", "minimal")], true), ["child", "root"]);
+        assert!(traced(&[("LEVEL", "none")], true).is_empty());
+    }
+
+    LEVELS {
+        assert_eq!(traced(&[("LEVELS", "name:ch*=none")], false), ["root"]);
+        assert_eq!(traced(&[("LEVELS", "name:db.*=none")], false), ["child", "root"]);
+    }
+
+    BASIC_TRACING {
+        assert_eq!(traced(&[("BASIC_TRACING", "true")], false), ["child", "root"]);
+        assert!(traced(&[("BASIC_TRACING", "false")], false).is_empty());
+    }
+
+    DETAILED_TRACING {
+        let spans = |detailed| {
+            let ledger = record(with([("DETAILED_TRACING", detailed)]), |_| {
+                drop(Span::builder("step").detail(Detail::Detailed).start());
+            });
+            ledger.spans().count()
+        };
+        assert_eq!((spans("false"), spans("true")), (0, 1));
+    }
+
+    DETAILS {
+        assert_eq!(traced(&[("DETAILS", "name:child=none")], false), ["root"]);
+        assert_eq!(traced(&[("DETAILS", "name:child=basic")], false), ["child", "root"]);
+    }
+
+    OVERFLOW {
+        let dropped = |overflow| {
+            let pairs = [("MAX_SPANS", "64"), ("BATCH_SIZE", "16"), ("OVERFLOW", overflow)];
+            let (pipeline, _) = memory_pipeline(with(pairs));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let _attached = pipeline.attach();
+                        spans(20_000);
+                    });
+                }
+            });
+            pipeline.shutdown(LONG).unwrap();
+            pipeline.stats().engine.dropped.total()
+        };
+        assert!(dropped("drop") > 0);
+        assert_eq!(dropped("wait:60000"), 0);
+    }
+
+    ALERTS {
+        assert!(alerted(&[("ALERTS", "false")]).is_empty());
+        assert!(alerts_of(&[], AlertKind::ErrorRate));
+    }
+
+    ALERT_WEBHOOK {
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let keep = bodies.clone();
+        let receiver = Receiver::taking(
+            move |request| {
+                keep.lock().unwrap().push(String::from_utf8(request.body.clone()).unwrap());
+                Answer::status(200)
+            },
+            |_| Ok(Vec::new()),
+        );
+        let url = format!("http://{}/hook", receiver.address());
+        alerted(&[("ALERTS", "false"), ("ALERT_WEBHOOK", &url)]);
+        until(|| bodies.lock().unwrap().iter().any(|body| body.contains("error_rate")));
+    }
+
+    ALERT_INTERVAL {
+        // Fewer than 1000 spans are looked at in time.
+        let alerts = |interval| {
+            let pairs = [("ALERTS", "true"), ("HEALTH_MAX_MEMORY", "1TiB"), ("ALERT_INTERVAL", interval)];
+            let (pipeline, _) = memory_pipeline(with(pairs));
+            let attached = pipeline.attach();
+            (0..100).for_each(|_| _ = span!("fails").record_error(&std::io::Error::other("no")));
+            pipeline.flush(LONG).unwrap();
+            drop(attached);
+            pipeline
+        };
+        assert!(alerts("86400").alerts().alerts.is_empty());
+        let soon = alerts("0.001");
+        until(|| !soon.alerts().alerts.is_empty());
+    }
+
+    ALERT_COOLDOWN {
+        let begun = |cooldown| {
+            let pairs = [("ALERTS", "true"), ("HEALTH_MAX_MEMORY", "1TiB"), ("BATCH_SIZE", "1000"), ("ALERT_COOLDOWN", cooldown)];
+            let (pipeline, _) = memory_pipeline(with(pairs));
+            let attached = pipeline.attach();
+            for round in 0..6 {
+                for _ in 0..1000 {
+                    let mut span = span!("fails at times");
+                    if round % 2 == 0 {
+                        span.set_status(StatusCode::Error, "no");
+                    }
+                }
+                pipeline.flush(LONG).unwrap();
+                // Longer than the short cooldown.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            drop(attached);
+            let alerts = pipeline.alerts().alerts;
+            alerts.iter().filter(|alert| alert.kind == AlertKind::ErrorRate && !alert.over).count()
+        };
+        assert_eq!((begun("86400"), begun("0.001")), (1, 3));
+    }
+
+    ALERT_ERROR_RATE {
+        assert!(alerts_of(&[("ALERT_ERROR_RATE", "0.1")], AlertKind::ErrorRate));
+        assert!(!alerts_of(&[("ALERT_ERROR_RATE", "0.3")], AlertKind::ErrorRate));
+    }
+
+    ALERT_SLOW_TIME {
+        assert!(alerts_of(&[("ALERT_SLOW_TIME", "2"), ("ALERT_SLOW_RATE", "0.05")], AlertKind::SlowRate));
+        assert!(!alerts_of(&[("ALERT_SLOW_TIME", "4"), ("ALERT_SLOW_RATE", "0.05")], AlertKind::SlowRate));
+    }
+
+    ALERT_SLOW_RATE {
+        assert!(alerts_of(&[("ALERT_SLOW_RATE", "0.05")], AlertKind::SlowRate));
+        assert!(!alerts_of(&[("ALERT_SLOW_RATE", "0.2")], AlertKind::SlowRate));
+    }
+
+    ALERT_P99 {
+        assert!(!alerts_of(&[], AlertKind::P99));
+        assert!(alerts_of(&[("ALERT_P99", "2")], AlertKind::P99));
+    }
+
+    ALERT_DROP_RATE {
+        let is_alerted = |rate| {
+            let (sink, gate) = GatedSink::new();
+            let pairs = [("ALERTS", "true"), ("ALERT_INTERVAL", "0.001"), ("HEALTH_MAX_MEMORY", "1TiB"), ("MAX_SPANS", "64"),
+                ("BATCH_SIZE", "16"), ("ALERT_DROP_RATE", rate)];
+            let pipeline = Pipeline::builder().settings(with(pairs).build()).sink(sink).build().unwrap();
+            let attached = pipeline.attach();
+            spans(1);
+            std::thread::scope(|scope| {
+                scope.spawn(|| pipeline.flush(LONG).unwrap());
+                gate.wait_entered();
+                spans(200);
+                drop(gate.open());
+            });
+            drop(attached);
+            pipeline.shutdown(LONG).unwrap();
+            pipeline.alerts().alerts.iter().any(|alert| alert.kind == AlertKind::DropRate)
+        };
+        assert!(is_alerted("0.01") && !is_alerted("1"));
+    }
+
+    REDACT {
+        let value = |pairs: &[(&str, &str)]| {
+            let ledger = record(with(pairs.iter().copied()), |_| drop(span!("login", "user.password" = "sesame")));
+            ledger.span("login").attributes[0].1.clone()
+        };
+        assert_eq!(value(&[]), "sesame".into());
+        assert_eq!(value(&[("REDACT", "*password*")]), "[REDACTED]".into());
+    }
+
+    TRACK_ERRORS {
+        let groups = |track| {
+            let (pipeline, _) = memory_pipeline(with([("TRACK_ERRORS", track)]));
+            let attached = pipeline.attach();
+            _ = span!("fails").record_error(&std::io::Error::other("no"));
+            drop(attached);
+            pipeline.flush(LONG).unwrap();
+            pipeline.errors().groups.len()
+        };
+        assert_eq!((groups("false"), groups("true")), (0, 1));
+    }
+
+    PROCESSOR_MAX_TIME {
+        let seen = |most| {
+            let (pipeline, _) = memory_pipeline(with([("PROCESSOR_MAX_TIME", most), ("LOG_LEVEL", "fatal")]));
+            let calls = Arc::new(AtomicU64::new(0));
+            let count = calls.clone();
+            pipeline.set_processor("slow", move |_: &mut SpanView<'_>| {
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_millis(3) {}
+                count.fetch_add(1, Ordering::SeqCst);
+            });
+            let attached = pipeline.attach();
+            for _ in 0..5 {
+                spans(1);
+                pipeline.flush(LONG).unwrap();
+            }
+            drop(attached);
+            calls.load(Ordering::SeqCst)
+        };
+        assert_eq!((seen("3600"), seen("0.001")), (5, 3));
+    }
+
+    MEMORY_PROFILE {
+        let says = |pairs: &[(&str, &str)]| {
+            let ledger = recorded(pairs, 1);
+            let attributes = &ledger.span("one of many").attributes;
+            attributes.iter().any(|(key, _)| key == "process.memory.growth")
+        };
+        assert!(!says(&[]) && says(&[("MEMORY_PROFILE", "one*")]));
     }
 }
