@@ -92,3 +92,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/processors.md")]
 struct ProcessorsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/recipes.md")]
+struct Recipes;

@@ -14,7 +14,7 @@ from conftest import ROOT, read
 PYTHON = ROOT / "ffi" / "python"
 EXAMPLES = [
     (page.name, at, text)
-    for page in (PYTHON / "README.md", ROOT / "docs" / "python.md")
+    for page in (PYTHON / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "recipes.md")
     for at, text in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
 ]
 
