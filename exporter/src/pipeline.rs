@@ -103,13 +103,9 @@ struct FlusherCpu {
 }
 
 impl FlusherCpu {
-    fn sample(&self, at: Instant) -> Option<CpuSample> {
-        Some(CpuSample { at, flusher: self.time()?, process: metrics::process_cpu()? })
-    }
-
     fn share(&mut self) -> Option<CpuShare> {
-        let sample = self.sample(Instant::now())?;
-        Some(self.shares.as_mut()?.share(sample))
+        let (flusher, process) = (self.time()?, metrics::process_cpu()?);
+        Some(self.shares.as_mut()?.share(CpuSample { at: Instant::now(), flusher, process }))
     }
 
     fn time(&self) -> Option<Duration> {
@@ -497,9 +493,10 @@ impl Shared {
     pub(crate) fn flusher_begins(&self) {
         let clock = crate::thread::cpu_clock();
         let before = clock.and_then(crate::thread::cpu_time).unwrap_or_default();
-        let mut cpu = lock(&self.flusher_cpu);
-        *cpu = FlusherCpu { clock, before, ended: None, shares: None };
-        cpu.shares = cpu.sample(Instant::now()).map(CpuShares::new);
+        let shares = metrics::process_cpu().map(|process| {
+            CpuShares::new(CpuSample { at: Instant::now(), flusher: Duration::ZERO, process })
+        });
+        *lock(&self.flusher_cpu) = FlusherCpu { clock, before, ended: None, shares };
     }
 
     pub(crate) fn flusher_ends(&self) {

@@ -678,6 +678,7 @@ def test_overhead_runs_the_work_untraced_and_traced_in_turn(tmp_path):
         assert span.is_recording
     known = spanring.Overhead(rounds=1, baseline=10.0, traced=11.0, overhead=1.0, noise=0.5)
     assert known.percent == 10.0 and known.is_measurable
+    spanring.shutdown()
 
 
 def test_a_priority_that_is_critical_leaves_at_once(tmp_path):
@@ -691,6 +692,7 @@ def test_a_priority_that_is_critical_leaves_at_once(tmp_path):
     while spanring.stats()["sealed"] < 2:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+    spanring.shutdown()
 
 
 def test_metrics_and_health(tmp_path):
