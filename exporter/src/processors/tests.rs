@@ -29,7 +29,7 @@ fn without_numbers_slowly(text: &str) -> String {
             end += 1;
         }
         let word: String = letters[at..end].iter().collect();
-        if word.chars().all(|c| c.is_digit(16))
+        if word.chars().all(|c| c.is_ascii_hexdigit())
             && word.len() > 7
             && word.contains(|c: char| c.is_numeric())
         {
