@@ -19,7 +19,7 @@ use spanring::export::Reason;
 use spanring::propagation::inject;
 use spanring::settings::{LogLevel, Settings, SettingsBuilder};
 use spanring::{
-    Attributes, Span, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState, span,
+    Attributes, Detail, Span, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState, span,
 };
 use spanring_exporter::{MemorySink, Pipeline, SinkDrop, next_message};
 use spanring_tests::fork::in_child;
@@ -666,6 +666,48 @@ each! {
     SAMPLER_ARG {
         assert_eq!(recorded(&[("SAMPLER", "every_nth")], 10).spans().count(), 10);
         assert_eq!(recorded(&[("SAMPLER", "every_nth"), ("SAMPLER_ARG", "5")], 10).spans().count(), 2);
+    }
+
+    RULES {
+        assert_eq!(recorded(&[], 10).spans().count(), 10);
+        assert_eq!(recorded(&[("RULES", "number>=7 -> always; one* -> never")], 10).spans().count(), 3);
+    }
+
+    LEVEL {
+        let levels = |level| recorded(&[("LEVEL", level)], 1000).spans().count();
+        assert_eq!((levels("full"), levels("minimal"), levels("none")), (1000, 1000, 0));
+        assert!((1..500).contains(&levels("smart")));
+        let children = |level| {
+            let ledger = record(with([("LEVEL", level)]), |_| {
+                let _root = span!("root");
+                spans(5);
+            });
+            ledger.spans().count()
+        };
+        assert_eq!((children("full"), children("minimal")), (6, 1));
+    }
+
+    LEVELS {
+        assert_eq!(recorded(&[("LEVELS", "one of*=none")], 10).spans().count(), 0);
+        assert_eq!(recorded(&[("LEVELS", "one of*=full"), ("LEVEL", "none")], 10).spans().count(), 10);
+    }
+
+    BASIC_TRACING {
+        assert_eq!(recorded(&[("BASIC_TRACING", "true")], 10).spans().count(), 10);
+        assert_eq!(recorded(&[("BASIC_TRACING", "false")], 10).spans().count(), 0);
+    }
+
+    DETAILED_TRACING {
+        let details = |pairs: &[(&str, &str)]| {
+            let detail = || drop(Span::builder("detail").detail(Detail::Detailed).start());
+            record(with(pairs.iter().copied()), |_| detail()).spans().count()
+        };
+        assert_eq!((details(&[]), details(&[("DETAILED_TRACING", "true")])), (0, 1));
+    }
+
+    DETAILS {
+        assert_eq!(recorded(&[("DETAILS", "one of*=none")], 10).spans().count(), 0);
+        assert_eq!(recorded(&[("DETAILS", "another=none")], 10).spans().count(), 10);
     }
 
     DISABLED {
