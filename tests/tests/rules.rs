@@ -196,6 +196,24 @@ fn a_span_is_decided_about_before_anything_under_it() {
 }
 
 #[test]
+fn what_starts_under_a_span_before_it_is_decided_about_has_its_tracestate_and_so_has_what_comes_later()
+ {
+    let ledger = record(rules("id=7 -> never; * -> ratio:0.9999999"), |_| {
+        let _root = span!(
+            "root",
+            "id" = {
+                drop(span!("in it"));
+                1
+            }
+        );
+        drop(span!("below"));
+        drop(span!("below", "id" = 7));
+    });
+    assert_eq!(ledger.names(), ["in it", "below", "below", "root"]);
+    assert!(ledger.spans().all(|span| span.trace_state.starts_with("ot=th:000000")), "{ledger:?}");
+}
+
+#[test]
 fn a_span_that_is_not_sampled_has_a_context_and_its_children_follow() {
     let ledger = record(rules("root, id=1 -> never"), |_| {
         let root = span!("root", "id" = 1);
