@@ -385,7 +385,6 @@ impl Local {
     ///
     /// The thread's ring is up to date.
     pub(crate) fn make_top_ready(&self) {
-        crate::span::settle(self, &());
         let ring = self.ring();
         let top = self.top.get();
         // SAFETY: the frame on top is alive, and no chain's end unless there is none.

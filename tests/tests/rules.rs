@@ -131,46 +131,61 @@ fn a_rate_limit_in_a_rule_lets_a_burst_of_a_second_s_worth_and_little_more_throu
 /// What starts while a span's own attributes are computed is under it, as ever.
 #[test]
 fn a_span_is_decided_about_before_anything_under_it() {
-    let ledger = record(rules("load*, id=1 -> never; outer*, id=1 -> never"), |_| {
-        let load = |id: i64| {
-            let span = span!("load", "id" = id);
-            assert!(span.is_recording(), "it follows its parent");
-            id
-        };
-        let outer = span!("outer", "id" = load(1));
-        // The rule saw none of its attributes.
-        assert!(outer.is_recording());
-        drop(outer);
-        let wanted = span!(
-            "outer context",
-            "id" = {
-                let context = SpanContext::current();
-                assert!(context.is_valid() && context.is_sampled());
+    let ledger =
+        record(rules("load*, id=1 -> never; left* -> never; outer*, id=1 -> never"), |_| {
+            let load = |id: i64| {
+                let span = span!("load", "id" = id);
+                assert!(span.is_recording(), "it follows its parent");
+                id
+            };
+            let load_unsampled = || {
+                assert!(!span!("load").is_recording() && !span!("load", "id" = 2).is_recording());
                 1
-            }
-        );
-        drop(wanted);
-        // None that is left halfway stays behind.
-        let leaves = || -> Option<()> {
-            let _span = span!("outer left", "id" = None::<i64>?);
-            Some(())
-        };
-        assert_eq!(leaves(), None);
-        let panics = std::panic::catch_unwind(|| {
-            let _span = span!(
-                "outer thrown",
+            };
+            let outer = span!("outer", "id" = load(1));
+            // The rule saw none of its attributes.
+            assert!(outer.is_recording());
+            drop(outer);
+            let wanted = span!(
+                "outer context",
                 "id" = {
-                    std::panic::resume_unwind(Box::new(()));
-                    #[allow(unreachable_code)]
+                    let context = SpanContext::current();
+                    assert!(context.is_valid() && context.is_sampled());
                     1
                 }
             );
+            drop(wanted);
+            // None that is left halfway stays behind.
+            let leaves = || -> Option<()> {
+                let _span = span!("outer left", "id" = None::<i64>?);
+                Some(())
+            };
+            assert_eq!(leaves(), None);
+            let leaves = || -> Option<()> {
+                let _span = span!("left", "id" = None::<i64>?);
+                Some(())
+            };
+            assert_eq!(leaves(), None);
+            // One that is refused while another starts under it.
+            let left = span!("left with", "id" = load_unsampled());
+            assert!(!left.is_recording());
+            drop(span!("left below"));
+            drop(left);
+            let panics = std::panic::catch_unwind(|| {
+                let _span = span!(
+                    "outer thrown",
+                    "id" = {
+                        std::panic::resume_unwind(Box::new(()));
+                        #[allow(unreachable_code)]
+                        1
+                    }
+                );
+            });
+            assert!(panics.is_err());
+            assert!(!SpanContext::current().is_valid());
+            assert!(!span!("outer after", "id" = 1).is_recording());
+            assert!(span!("outer two", "id" = 2).is_recording());
         });
-        assert!(panics.is_err());
-        assert!(!SpanContext::current().is_valid());
-        assert!(!span!("outer after", "id" = 1).is_recording());
-        assert!(span!("outer two", "id" = 2).is_recording());
-    });
     let outer = ledger.span("outer");
     assert_eq!(ledger.span("load").parent_span_id, Some(outer.span_id));
     assert_eq!(
@@ -178,6 +193,28 @@ fn a_span_is_decided_about_before_anything_under_it() {
         ["load", "outer", "outer context", "outer left", "outer thrown", "outer two"]
     );
     assert_eq!(attribute(outer, "id"), Some(&Value::Int(1)));
+}
+
+#[test]
+fn what_starts_under_a_span_before_it_is_decided_about_has_its_tracestate_and_so_has_what_comes_later()
+ {
+    let ledger = record(rules("id=7 -> never; * -> ratio:0.9999999"), |_| {
+        let _root = span!(
+            "root",
+            "id" = {
+                drop(span!("in it"));
+                1
+            }
+        );
+        drop(span!("below"));
+        drop(span!("below", "id" = 7));
+    });
+    assert_eq!(ledger.names(), ["in it", "below", "below", "root"]);
+    assert!(
+        ledger.spans().all(|span| span.trace_state.starts_with("ot=th:00000")),
+        "{:?}",
+        ledger.names()
+    );
 }
 
 #[test]
@@ -341,8 +378,8 @@ fn the_level_smart_keeps_what_is_worth_it_and_a_tenth_of_the_rest() {
 fn a_scope_of_level_smart_is_thinned_out_within_its_traces() {
     const SPANS: u64 = 5000;
     let http = Tracer::named("smart.http", "1");
-    let levels = settings().levels("scope:smart.*=smart; thin=smart".parse().unwrap());
-    let mut kept = 0;
+    let levels = settings().levels("scope:smart.*=smart; thin*=smart".parse().unwrap());
+    let (mut kept, mut kept_too) = (0, 0);
     let ledger = record(levels, |_| {
         for _ in 0..SPANS {
             let root = Span::start("root").enter();
@@ -350,16 +387,30 @@ fn a_scope_of_level_smart_is_thinned_out_within_its_traces() {
             kept += u64::from(thin.is_recording());
             drop(span!("leaf"));
             drop(thin);
+            let thin = span!("thin too", "priority" = "low");
+            assert_eq!(SpanContext::current(), thin.context());
+            kept_too += u64::from(thin.is_recording());
+            drop(span!("second leaf", "a" = 1));
+            drop(thin);
             drop(root);
         }
+        // Under a parent whose IDs came from elsewhere, and under none that is sampled.
+        let foreign = Span::builder("foreign").root().ids(TraceId(1), SpanId(1 << 40)).enter();
+        let thin = span!("thin too", "priority" = "low");
+        assert_eq!(thin.context(), foreign.context());
+        drop(Span::start("third leaf"));
+        drop((thin, foreign));
         let _root = span!("last");
         drop(http.span("POST").attribute("priority", "high").start());
         drop(span!("thin", "priority" = "high"));
     });
     assert!(kept.abs_diff(SPANS / 10) < 6 * 22, "{kept}");
+    // By trace ID, so both alike.
+    assert_eq!(kept_too, kept);
     let count = |name: &str| ledger.spans().filter(|span| span.name == name).count() as u64;
     assert_eq!((count("root"), count("leaf"), count("GET")), (SPANS, SPANS, kept));
-    assert_eq!((count("POST"), count("thin")), (1, 1));
+    assert_eq!((count("POST"), count("thin"), count("second leaf")), (1, 1, SPANS));
+    assert_eq!(ledger.span("third leaf").parent_span_id, Some(SpanId(1 << 40)));
     let ids: std::collections::HashSet<_> = ledger.spans().map(|span| span.span_id).collect();
     let parents = ledger.spans().filter_map(|span| span.parent_span_id);
     assert!(parents.collect::<Vec<_>>().iter().all(|id| ids.contains(id)), "every parent is there");

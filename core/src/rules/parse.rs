@@ -146,7 +146,7 @@ fn condition(scanner: &mut Scanner<'_>) -> Result<Option<Condition>, RuleError> 
             _ => Condition::Kind(kind(scanner, &value)?),
         }));
     }
-    if key.chars.iter().any(|c| *c == ('*', false)) {
+    if key.chars.contains(&('*', false)) {
         let message = "a key is taken as it is: write it without *, or in quotes if it has one";
         return Err(scanner.error(key.at, message));
     }

@@ -134,7 +134,7 @@ impl Asked {
             _ => format!("{:.2}", quarters as f64 / 4.0),
         };
         match self {
-            Asked::Name(of) if style % 2 == 0 => pattern(of),
+            Asked::Name(of) if style.is_multiple_of(2) => pattern(of),
             Asked::Name(of) => format!("name{blank}={blank}{}", pattern(of)),
             Asked::Scope(of) => format!("scope{blank}={blank}{}", pattern(of)),
             Asked::Kind(kind) => {
@@ -157,7 +157,7 @@ fn letter(c: char, style: usize) -> String {
     match c {
         c if c.is_ascii_alphanumeric() => c.to_string(),
         '"' | '\\' => format!("\\{c}"),
-        c if style % 2 == 0 => format!("\"{c}\""),
+        c if style.is_multiple_of(2) => format!("\"{c}\""),
         c => format!("\\{c}"),
     }
 }

@@ -279,6 +279,8 @@ fn settle_cold(local: &Local, block: NonNull<Block>, attributes: &dyn AtStart) {
     local.set_undecided(std::ptr::null_mut());
     // SAFETY: its span goes on, since it is taken back when that ends; it is on this thread, and nothing refers to the block meanwhile.
     let this = unsafe { &mut *block.as_ptr() };
+    // It may have been made ready as a parent meanwhile.
+    this.frame.ready = 0;
     let engine = this.own.engine;
     // SAFETY: an undecided span has an engine, and that is never freed.
     let sampler = unsafe { &*engine }.sampler();
