@@ -197,7 +197,8 @@ fn critical_spans_between_the_rounds_hold_back_no_thread() {
         rounds += 1;
         drop(span!("now", "priority" = "critical"));
         assert!(drainer.mark_critical());
-        assert_eq!(drainer.drain_critical(&mut records, 10), 1);
+        // There is room for no more, as when a batch is nearly full.
+        assert_eq!(drainer.drain_critical(&mut records, 1), 1);
         drainer.settle(&mut records, None);
         assert_eq!(drainer.drain(&mut records, 10), 10);
         drainer.settle(&mut records, None);
