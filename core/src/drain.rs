@@ -57,7 +57,11 @@ impl Drainer {
     /// As [`drain`](Self::drain), but only what [`mark_critical`](Self::mark_critical) found: critical spans, and
     /// what their threads recorded before them.
     pub fn drain_critical(&mut self, records: &mut Records, max: usize) -> usize {
-        self.drain_rings(records, max, Reader::urgent)
+        // Whose turn it is among the others stays as it is, however many critical spans come.
+        let next = self.next;
+        let count = self.drain_rings(records, max, Reader::urgent);
+        self.next = next;
+        count
     }
 
     /// Drains each ring of as many spans as `most` says of it.
@@ -78,7 +82,7 @@ impl Drainer {
             }
             let index = (first + turn) % count;
             let (ring, reader) = &mut self.rings[index];
-            let most = most(reader).min(left);
+            let most = left.min(most(reader));
             // SAFETY: this is the only reader of the engine's rings; `take_into` moves the record out
             // and returns its cells.
             left -= unsafe {

@@ -162,3 +162,46 @@ fn critical_spans_overtake_what_other_threads_recorded() {
     }
     assert_eq!(engine.stats().sealed, 2003);
 }
+
+/// A stream of critical spans must not change whose turn it is.
+#[test]
+fn critical_spans_between_the_rounds_hold_back_no_thread() {
+    let engine = Engine::start(&EngineOptions::default());
+    let mut drainer = Drainer::new(engine);
+    let mut records = Records::new();
+    let recorders: Vec<_> = (0..3)
+        .map(|_| {
+            let (tell, told) = mpsc::channel::<usize>();
+            let (answer, answered) = mpsc::channel();
+            thread::spawn(move || {
+                let _attached = engine.attach();
+                for count in told {
+                    (0..count).for_each(|_| drop(span!("usual")));
+                    let _ = answer.send(());
+                }
+            });
+            (tell, answered)
+        })
+        .collect();
+    let record = |index: usize, count: usize| {
+        recorders[index].0.send(count).unwrap();
+        recorders[index].1.recv().unwrap();
+    };
+    // The busy one lies between the other two, whichever way the rings are walked.
+    (0..3).for_each(|index| record(index, [1, 100, 1][index]));
+    let _attached = engine.attach();
+    drainer.mark();
+    let mut rounds = 0;
+    while drainer.is_behind_mark() {
+        assert!(rounds < 50, "what was recorded before the mark is never drained");
+        rounds += 1;
+        drop(span!("now", "priority" = "critical"));
+        assert!(drainer.mark_critical());
+        // There is room for no more, as when a batch is nearly full.
+        assert_eq!(drainer.drain_critical(&mut records, 1), 1);
+        drainer.settle(&mut records, None);
+        assert_eq!(drainer.drain(&mut records, 10), 10);
+        drainer.settle(&mut records, None);
+        record(1, 10);
+    }
+}
