@@ -356,7 +356,8 @@ impl Flusher {
                 self.alerts = None;
             }
             None => {
-                let desk = Desk::open(&self.shared, &self.settings, &self.io);
+                let is_first = self.sequence == 0;
+                let desk = Desk::open(&self.shared, &self.settings, &self.io, is_first);
                 self.alerts = Some(Box::new(desk));
             }
         }

@@ -485,6 +485,10 @@ impl Shared {
         lock(&self.alerts).push(alert);
     }
 
+    pub(crate) fn webhook_counts(&self) -> WebhookCounts {
+        lock(&self.alerts).webhook
+    }
+
     pub(crate) fn publish_webhook(&self, counts: WebhookCounts) {
         lock(&self.alerts).webhook = counts;
     }

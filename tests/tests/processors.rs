@@ -180,6 +180,21 @@ fn one_that_takes_too_long_is_counted_and_switched_off_if_it_keeps_on() {
     assert_eq!((seen, spans(&sink).len()), (3, 5));
 }
 
+#[test]
+fn a_batch_of_which_nothing_is_left_is_not_sealed_and_flush_does_not_wait_for_it() {
+    let (pipeline, sink) = memory_pipeline(settings());
+    pipeline.set_processor("all", |span: &mut SpanView<'_>| span.drop_span("all"));
+    for _ in 0..3 {
+        let _attached = pipeline.attach();
+        (0..10).for_each(|_| drop(span!("dropped")));
+        pipeline.flush(LONG).unwrap();
+    }
+    let stats = end(&pipeline, &sink);
+    // The closing one.
+    assert_eq!((stats.batches, sink.batches().len()), (1, 1));
+    assert_eq!((stats.engine.created, of(&stats, "all").dropped[0].1), (30, 30));
+}
+
 /// Large values are counted against MAX_BYTES, and so is what processors add.
 #[test]
 fn the_bytes_of_what_is_added_and_removed_are_counted() {

@@ -25,14 +25,19 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// What was dropped before is old news. A webhook that cannot be used costs a message, and the alerts go on without it.
-    pub(crate) fn open(shared: &Shared, settings: &Settings, io: &IoSource) -> Self {
+    /// Once spans were sealed, what was created and dropped before is old news. A webhook that cannot be used costs a message, and the alerts go on without it.
+    pub(crate) fn open(
+        shared: &Shared,
+        settings: &Settings,
+        io: &IoSource,
+        is_first: bool,
+    ) -> Self {
         let webhook = settings.alert_webhook.as_ref().and_then(|url| {
-            Webhook::open(&url.0, io)
+            Webhook::open(&url.0, io, shared.webhook_counts())
                 .inspect_err(|message| log::error!("ALERT_WEBHOOK gets no alerts: {message}"))
                 .ok()
         });
-        let (created, dropped) = counts(shared);
+        let (created, dropped) = if is_first { (0, 0) } else { counts(shared) };
         Desk { watch: Watch::new(created, dropped), webhook, memory: None }
     }
 

@@ -253,6 +253,31 @@ fn only_so_many_alerts_wait_and_more_are_counted() {
     assert_eq!(json["alerts"][0]["since"], "2023-11-14T22:13:20.000000000Z");
 }
 
+/// What alerts cost the flusher; needs a release build.
+#[test]
+#[ignore = "measures"]
+fn cost_of_alerts() {
+    let mut records = spanring::record::Records::new();
+    for span in 0..512 {
+        let header = spanring::record::Header { span, name: 1, ..Default::default() };
+        records.push_parts(header, spanring::record::Payload::unlimited());
+    }
+    for (name, builder) in [("without p99", settings()), ("with p99", settings().alert_p99(SECOND))]
+    {
+        let mut test = Test::new(builder);
+        let rounds = 20_000;
+        let begun = Instant::now();
+        for _ in 0..rounds {
+            test.watch.add(&records, &NoClock, &test.settings, test.now);
+        }
+        let took = begun.elapsed().as_nanos() as f64 / f64::from(rounds * 512);
+        println!("{name}: {took:.2} ns a span");
+    }
+    let begun = Instant::now();
+    (0..100).for_each(|_| _ = crate::metrics::process_memory());
+    println!("the process's memory: {:?}", begun.elapsed() / 100);
+}
+
 /// Looks of a share at one a second.
 #[derive(Clone, Debug)]
 struct Step {

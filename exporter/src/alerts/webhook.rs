@@ -44,7 +44,6 @@ pub(super) struct Webhook {
     client: Client,
     /// As messages show it.
     place: String,
-    whole: String,
     secrets: Secrets,
     /// The first is under way if `is_sending`.
     waiting: VecDeque<Waiting>,
@@ -58,13 +57,12 @@ impl Webhook {
     /// # Errors
     ///
     /// What is wrong with the URL, and what to do; without the URL.
-    pub(super) fn open(url: &str, io: &IoSource) -> Result<Self, String> {
+    pub(super) fn open(url: &str, io: &IoSource, counts: WebhookCounts) -> Result<Self, String> {
         let endpoint = Endpoint::parse(url).map_err(|_| {
             "it cannot be used as a URL; it has the form http://HOST[:PORT][/PATH], https://… or unix:///SOCKET[:/PATH]".to_owned()
         })?;
         let place = endpoint.origin();
-        let whole = endpoint.to_string();
-        // As if it were a header: what is in one is in no message.
+        // The path as if it were a header's value: no message shows one.
         let secrets = Secrets::new(&endpoint, &[(String::new(), endpoint.path().to_owned())]);
         let options = ClientOptions {
             pool_size: 1,
@@ -77,17 +75,16 @@ impl Webhook {
         let registry = io.registry.try_clone().map_err(|error| error.to_string())?;
         let io = Io { registry, tokens: TOKENS, waker: Arc::clone(&io.waker) };
         let client = Client::new(options, io)
-            .map_err(|error| secrets.shown(error.to_string().replace(&whole, &place).as_bytes()))?;
+            .map_err(|error| secrets.shown(error.to_string().as_bytes()))?;
         Ok(Webhook {
             client,
             place,
-            whole,
             secrets,
             waiting: VecDeque::new(),
             is_sending: false,
             id: 0,
             is_failing: false,
-            counts: WebhookCounts::default(),
+            counts,
         })
     }
 
@@ -150,8 +147,7 @@ impl Webhook {
             }
             Err(error) => {
                 let lasts = matches!(error.kind(), HttpErrorKind::Options | HttpErrorKind::Request);
-                let text = error.to_string().replace(&self.whole, &self.place);
-                (self.secrets.shown(text.as_bytes()), !lasts)
+                (self.secrets.shown(error.to_string().as_bytes()), !lasts)
             }
         };
         self.counts.failures += 1;

@@ -88,6 +88,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn memory_that_shrinks_is_less_than_nothing() {
+        let mut profile = MemoryProfile::default();
+        let report = (0..100).find_map(|n| profile.add_span("shrinks", (n - 200) << 20)).unwrap();
+        let says = "grew by -150.50 MiB in the mean, -101.00 MiB at most";
+        assert!(report.0 == LogLevel::Info && report.1.ends_with(says), "{report:?}");
+    }
+
     proptest! {
         // A failure prints its input; files of old failures beside the sources would only go stale.
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
