@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use spanring::settings::{Settings, SettingsBuilder, Source};
+use spanring::settings::{Level, LogLevel, Settings, SettingsBuilder, Source};
 use spanring::span;
 use spanring_exporter::{MemorySink, Pipeline, next_message};
 
@@ -291,4 +291,59 @@ fn what_is_no_longer_measured_is_not_told() {
     pipeline.change_settings([("metrics", "false")]).unwrap();
     assert!(pipeline.metrics().spans.is_none() && pipeline.health().error_rate.is_none());
     pipeline.shutdown(TIMEOUT).unwrap();
+}
+
+#[test]
+fn rules_are_a_text_or_a_list_in_the_file() {
+    let _messages = MESSAGES.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spans.toml");
+    fs::write(
+        &path,
+        "level = \"minimal\"\nrules = [\"a, b=\\\"x;y\\\" -> never\", \"kind=server -> always\"]\n",
+    )
+    .unwrap();
+    let pipeline = start(settings().config(&path).level(Level::Smart));
+    let said = pipeline.settings();
+    assert_eq!(said.rules.to_string(), "name=a, b=\"x;y\" -> never; kind=server -> always");
+    assert_eq!(said.level, Level::Minimal);
+    replace(&path, "Rules = \"a -> never\"\nlevels = [\"scope:http=none\", \"b=full\"]");
+    until(&pipeline, |settings| settings.rules.to_string() == "name=a -> never");
+    assert_eq!(pipeline.settings().levels.to_string(), "scope:http=none; name:b=full");
+    assert_eq!(pipeline.settings().level, Level::Smart);
+    replace(&path, "\nrules = [\"a -> never\", \"kind=sever -> never\"]");
+    let said = message("line 2: RULES=");
+    assert!(said.contains("rule 2, character 18: \"sever\" is no kind"), "{said}");
+    assert_eq!(pipeline.settings().rules.to_string(), "name=a -> never");
+}
+
+#[test]
+fn what_a_level_leaves_out_is_said_at_the_start_and_louder_if_nobody_asked_for_it() {
+    let _messages = MESSAGES.lock();
+    let said = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        let settings = Settings::builder().build_from_variables(variables);
+        while next_message().is_some() {}
+        drop(Pipeline::builder().settings(settings).sink(MemorySink::new()).build().unwrap());
+        std::iter::from_fn(next_message).find(|(_, text)| text.starts_with("the level is "))
+    };
+    assert_eq!(said(&[]), None);
+    let (level, text) = said(&[("RAILS_ENV", "production")]).unwrap();
+    assert_eq!(level, LogLevel::Warn);
+    assert_eq!(
+        text,
+        "the level is smart (RAILS_ENV): 90 % of the traces are left out that no rule is about and that have neither a message of more \
+         than 100 characters nor a high priority; SPANRING_LEVEL=full keeps all that are sampled"
+    );
+    let asked = [("SPANRING_LEVEL", "minimal"), ("RAILS_ENV", "production")];
+    assert_eq!(said(&asked), None, "at LOG_LEVEL=warn");
+    let (level, text) = said(&[asked[0], ("SPANRING_LOG_LEVEL", "info")]).unwrap();
+    assert_eq!(level, LogLevel::Info);
+    assert!(
+        text.starts_with("the level is minimal (SPANRING_LEVEL): spans with a parent"),
+        "{text}"
+    );
+    let (_, text) = said(&[asked[1], ("OTEL_TRACES_SAMPLER", "always_on")]).unwrap();
+    assert!(text.starts_with("the level is smart (RAILS_ENV): none of the traces"), "{text}");
+    assert_eq!(said(&[asked[1], ("SPANRING_DISABLED", "true")]), None);
 }
