@@ -22,6 +22,9 @@ pub fn run(run: &Run) -> Numbers {
         .metrics(true)
         .report_every(RATE)
         .log_level(LogLevel::Info)
+        .alerts(true)
+        .alert_p99(Duration::from_secs(1))
+        .track_errors(true)
         .status_address(([127, 0, 0, 1], 0).into())
         .build();
     let pipeline = Pipeline::builder().settings(settings).sink(NullSink).install();
