@@ -285,6 +285,11 @@ fn a_span_of_level_none_is_as_if_it_were_not_there() {
         drop((second, hidden));
         drop(span!("second leaf"));
         drop(root);
+        let root = span!("identified");
+        let hidden = db.span("select").ids(TraceId(1), SpanId(1 << 40)).enter();
+        assert_eq!(hidden.context(), root.context());
+        drop(span!("fourth leaf"));
+        drop((hidden, root));
         // Without a parent, its children are roots.
         let hidden = span!("quiet");
         assert!(!hidden.context().is_valid());
@@ -301,10 +306,21 @@ fn a_span_of_level_none_is_as_if_it_were_not_there() {
     assert_eq!(parent("leaf"), Some(ledger.span("root").span_id));
     assert_eq!(parent("second leaf"), Some(ledger.span("root").span_id));
     assert_eq!(parent("third leaf"), Some(ledger.span("second root").span_id));
+    assert_eq!(parent("fourth leaf"), Some(ledger.span("identified").span_id));
     assert_eq!(parent("own root"), None);
     assert_eq!(
         ledger.names(),
-        ["leaf", "second leaf", "root", "own root", "third leaf", "wanted", "second root"]
+        [
+            "leaf",
+            "second leaf",
+            "root",
+            "fourth leaf",
+            "identified",
+            "own root",
+            "third leaf",
+            "wanted",
+            "second root"
+        ]
     );
 }
 

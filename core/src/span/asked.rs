@@ -136,11 +136,13 @@ impl Span {
         let of = (parent, None);
         let span = Self::create_decided(local, ring, asked, of, context, (parent_id, flags));
         if let Some(block) = span.block {
-            // Its counters are IDs, so whatever has it as a parent takes the long way.
             // SAFETY: the block is ours.
-            unsafe {
-                (*block.as_ptr()).frame.context.keys = std::ptr::null();
-                (*block.as_ptr()).frame.ready = 0;
+            let frame = unsafe { &mut (*block.as_ptr()).frame };
+            const BOTH: u32 = bit::TRACE_RAW | bit::SPAN_RAW;
+            // Its counters are IDs, so whatever has it as a parent takes the long way. (An absent one has its parent's context.)
+            if frame.context.flags & BOTH == BOTH {
+                frame.context.keys = std::ptr::null();
+                frame.ready = 0;
             }
         }
         span

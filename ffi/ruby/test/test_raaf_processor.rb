@@ -55,6 +55,17 @@ class TestRAAFProcessor < Case
     assert_equal({ recorded: 2 * KINDS.size, repeated: 0, unrecorded: 0, damaged: 0, failed: 0 }, processor.stats)
   end
 
+  def test_rules_see_what_raaf_s_spans_have
+    processor = processor(rules: ["raaf.kind=tool, scope=raaf -> never", "tenant=a -> always", "* -> never"])
+    SHAPES.each do |shape|
+      processor.on_span_end(send(shape, kind: :tool, name: "#{shape} tool", attributes: { tenant: "a" }))
+      processor.on_span_end(send(shape, kind: :llm, name: "#{shape} a", attributes: { "tenant" => "a" }))
+      processor.on_span_end(send(shape, kind: :llm, name: "#{shape} b", attributes: { tenant: "b" }))
+    end
+    assert_equal SHAPES.map { |shape| "#{shape} a" }.sort, spans.map(&:name).sort
+    assert_equal "tenant=a -> always", spans.first.attributes["spanring.sampling.rule"]
+  end
+
   def times(span) = span.raw.values_at("startTimeUnixNano", "endTimeUnixNano").map { |text| Integer(text) }
 
   def test_kinds_and_statuses_may_be_text
