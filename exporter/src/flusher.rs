@@ -379,6 +379,8 @@ impl Flusher {
         if let Some(ticket) = answered {
             self.outlets.iter_mut().for_each(|outlet| outlet.flush(now));
             self.publish();
+            // Whoever waits finds the alerts about what was flushed.
+            self.with_alerts(|desk, shared, settings| desk.tick(shared, settings, now));
             self.drainer.answer(ticket);
         }
     }
