@@ -115,6 +115,7 @@ impl Drainer {
 
     fn drop_retired(&mut self) {
         let engine = self.engine;
+        let before = self.rings.len();
         self.rings.retain_mut(|(ring, reader)| {
             let thread = ring.get();
             if !thread.is_retired() || thread.ring.head() != reader.tail() {
@@ -128,6 +129,9 @@ impl Drainer {
         });
         if self.next >= self.rings.len() {
             self.next = 0;
+        }
+        if self.rings.len() < before {
+            self.was_stuck |= engine.room.make();
         }
     }
 
@@ -208,6 +212,7 @@ impl Drainer {
             asked |= ring.get().ring.reclaim_begin();
         }
         let mut credits = 0;
+        let mut segments = 0;
         if asked && !barrier::heavy() {
             // Threads keep their credits, so the flusher goes on polling.
             self.rings.iter().for_each(|(ring, _)| ring.get().ring.reclaim_cancel());
@@ -218,12 +223,16 @@ impl Drainer {
             // SAFETY: the only reader; `reclaim_begin` and the barrier came before.
             unsafe {
                 credits += reader.reclaim(ring, &self.engine.pool, detach);
-                if detach {
-                    reader.detach(ring, &self.engine.pool);
+                if detach && reader.detach(ring, &self.engine.pool) {
+                    segments += 1;
                 }
             }
         }
         self.engine.budget.give(credits);
+        // Not for credits: they may be those of a thread that waits for a segment, which would wake it for nothing, again and again.
+        if segments > 0 {
+            self.was_stuck |= self.engine.room.make();
+        }
         credits
     }
 

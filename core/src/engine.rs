@@ -557,7 +557,8 @@ impl Engine {
     /// Acquire in [`Drainer::mark_critical`](crate::export::Drainer::mark_critical): the flusher finds the ring, and there the span.
     pub(crate) fn critical_recorded(&self, ring: &ThreadRing) {
         ring.critical.store(1, Ordering::Release);
-        self.critical.store(1, Ordering::Release);
+        // A swap, so that whoever finds this one finds the marks of those before it as well.
+        self.critical.swap(1, Ordering::Release);
         self.wake(park::Reason::Now);
     }
 

@@ -109,19 +109,26 @@ pub(crate) fn realtime_nanos() -> u64 {
 }
 
 /// Resident memory of the process in bytes; `None` where the system does not tell. Allocates nothing.
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn resident_bytes() -> Option<i64> {
-    if !cfg!(target_os = "linux") {
-        return None;
-    }
+    None
+}
+
+/// Resident memory of the process in bytes; `None` where the system does not tell. Allocates nothing.
+// System calls and not the C library's functions, which `pthread_cancel` would end in the middle of our frames.
+#[cfg(target_os = "linux")]
+pub(crate) fn resident_bytes() -> Option<i64> {
     let mut text = [0u8; 128];
+    let path = c"/proc/self/statm".as_ptr();
     // SAFETY: the path ends with a zero; `text` has room for as many bytes; the descriptor is ours and closed once.
     let len = unsafe {
-        let file = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        let file = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0);
         if file < 0 {
             return None;
         }
-        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
-        libc::close(file);
+        let len = libc::syscall(libc::SYS_read, file, text.as_mut_ptr(), text.len());
+        libc::syscall(libc::SYS_close, file);
         len
     };
     let text = std::str::from_utf8(text.get(..usize::try_from(len).ok()?)?).ok()?;

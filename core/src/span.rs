@@ -204,6 +204,9 @@ macro_rules! span_methods {
         #[cold]
         pub fn __discard(mut self) {
             if let Some(own) = self.recording() {
+                own.payload().clear();
+                // Not for the short way to the end, which knows an engine only as the ring's.
+                own.payload().mark_special();
                 own.engine = std::ptr::null();
             }
         }

@@ -128,3 +128,13 @@ fn spans_that_match_say_by_how_much_memory_grew_and_others_do_not() {
     }
     assert!(line.ends_with("a mean above 1 MiB is much: look for what these spans keep"), "{line}");
 }
+
+#[test]
+fn a_span_that_is_discarded_is_in_no_batch() {
+    let ledger = spanring_tests::record(settings().memory_profile("agent.*"), |pipeline| {
+        spanring::span!("another").__discard();
+        spanring::Span::start("agent.run").__discard();
+        assert_eq!(pipeline.stats().engine.created, 0);
+    });
+    assert_eq!(ledger.spans().count(), 0);
+}

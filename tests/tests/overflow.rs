@@ -218,3 +218,33 @@ fn a_signal_handler_does_not_wait_on_a_thread_that_does() {
     assert_eq!(IN_HANDLER.load(Ordering::SeqCst), 1);
     assert_eq!(finish(pipeline, gate).dropped.total(), 1);
 }
+
+#[test]
+fn memory_of_a_thread_that_ends_is_had_by_one_that_waits() {
+    const THREADS: usize = 80;
+    let settings = settings().max_bytes(1 << 20).max_spans(THREADS).batch_size(16);
+    let (pipeline, _) = memory_pipeline(settings.cleanup_interval(LONG * 10).overflow(FOREVER));
+    let (stay, go) = std::sync::mpsc::channel::<()>();
+    let go = Mutex::new(go);
+    let recorded = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let _attached = pipeline.attach();
+                drop(span!("one"));
+                recorded.fetch_add(1, Ordering::Relaxed);
+                _ = go.lock().unwrap().recv();
+            });
+        }
+        // Some have no memory; the others end now, one after the other.
+        until(&pipeline, |engine| engine.waited > 0);
+        until(&pipeline, |engine| engine.sealed == recorded.load(Ordering::Relaxed));
+        assert!(recorded.load(Ordering::Relaxed) < THREADS as u64);
+        drop(stay);
+    });
+    pipeline.shutdown(LONG).unwrap();
+    let stats = pipeline.stats();
+    check_counts(&stats);
+    assert_eq!((stats.engine.created, stats.engine.dropped.total()), (THREADS as u64, 0));
+    assert_eq!(stats.engine.waited_in_vain, 0);
+}

@@ -217,7 +217,9 @@ impl Records {
         self.starts.reserve(starts.len());
         let mut fates = fates.into_iter().peekable();
         for (index, start) in starts.into_iter().enumerate() {
-            let record: *const Cell = &raw const cells[start as usize];
+            assert!((start as usize) < cells.len(), "`starts` holds indices of header cells");
+            // SAFETY: it is in bounds; the pointer is for the record's other cells, too.
+            let record: *const Cell = unsafe { cells.as_ptr().add(start as usize) };
             let to = match fates.next_if(|(at, _)| *at == index) {
                 None => &mut *self,
                 Some((_, Fate::Drop)) => &mut taken_out,
