@@ -264,7 +264,8 @@ impl Pipeline {
         self.shared.change(|settings| settings.with(changes.iter().copied()))
     }
 
-    /// Adds a sink: it gets the batches that are sealed from now on.
+    /// Adds a sink: it gets the batches that are sealed from now on. Once the pipeline is being shut down, and in a fork child, it is
+    /// dropped instead.
     pub fn add_sink(&self, sink: impl Sink + 'static) {
         self.shared.change_sinks(SinkChange::Add(Source::Sink(Box::new(sink))));
     }
@@ -288,6 +289,9 @@ impl Pipeline {
     }
 
     fn add_destination(&self, destination: &Destination) -> Result<(), StartError> {
+        if self.shared.engine.is_from_parent() {
+            return Ok(());
+        }
         let settings = self.settings();
         let spool = (destination.name().to_owned(), destination.spool_key());
         destination.enter(&mut lock(&self.shared.state).spools, &settings)?;
@@ -299,7 +303,8 @@ impl Pipeline {
     }
 
     /// Gives finished spans to the program itself, from now on. About `spans_max` of them wait to be taken; of more, whole batches are
-    /// dropped and counted, by the subscription and as refused by a sink of its name.
+    /// dropped and counted, by the subscription and as refused by a sink of its name. Once the pipeline is being shut down, and in a fork
+    /// child, it has ended from the beginning.
     ///
     /// ```
     /// use std::time::Duration;
@@ -457,8 +462,13 @@ impl Shared {
     }
 
     pub(crate) fn stopped(&self) {
-        lock(&self.state).stopped = true;
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        // Sinks that came too late: nobody will call them. They are others' code, so not under the lock.
+        let too_late = std::mem::take(&mut state.sink_changes);
+        drop(state);
         self.changed.notify_all();
+        drop(too_late);
     }
 
     pub(crate) fn publish(&self, sinks: impl Iterator<Item = SinkStats>) {
@@ -597,12 +607,24 @@ impl Shared {
     }
 
     pub(crate) fn remove_sink(&self, name: String) {
+        if self.engine.is_from_parent() {
+            return;
+        }
         lock(&self.state).spools.retain(|(known, _)| *known != name);
         self.change_sinks(SinkChange::Remove(name));
     }
 
     fn change_sinks(&self, change: SinkChange) {
-        lock(&self.state).sink_changes.push(change);
+        if self.engine.is_from_parent() || self.is_stopping() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if state.stopped {
+            // Without a shutdown: it panicked too often.
+            return;
+        }
+        state.sink_changes.push(change);
+        drop(state);
         self.sinks_change.store(true, Ordering::Release);
         self.engine.wake_now();
     }
@@ -1182,6 +1204,19 @@ mod tests {
             pipeline.shared.sinks_change.store(false, Ordering::Release);
             pipeline.shutdown(Duration::from_secs(10)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_subscription_that_the_flusher_never_took_ends_with_it() {
+        let settings = Settings::builder().ignore_environment().build();
+        let builder = Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
+        let pipeline = builder.build().unwrap();
+        let subscription = pipeline.subscribe(1);
+        assert!(!subscription.is_ended());
+        pipeline.shared.stopped();
+        assert!(subscription.is_ended() && pipeline.subscribe(1).is_ended());
+        lock(&pipeline.shared.state).stopped = false;
+        pipeline.shutdown(Duration::from_secs(10)).unwrap();
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A subscription: finished spans for the program itself, taken on its own threads.
 //!
 //! It is a sink that keeps sealed batches as they are, up to a bound of spans; whoever takes from it decodes them. So a
-//! subscriber costs the flusher next to nothing, and one that is too slow loses batches, which are counted.
+//! subscriber costs the flusher next to nothing, and one that is too slow loses batches, which are counted. However its sink
+//! goes, it ends the subscription.
 
 mod json;
 
@@ -51,6 +52,11 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
 }
 
 /// How many subscriptions there were, for their names.
@@ -62,8 +68,8 @@ impl Subscription {
         let name = format!("subscription-{}", NUMBERS.fetch_add(1, Ordering::Relaxed));
         let state = State { spans_max, ..State::default() };
         let inbox = Arc::new(Inbox { state: Mutex::new(state), changed: Condvar::new() });
-        let sink = Feed { inbox: inbox.clone(), name: name.clone() };
         let generation = fork_generation();
+        let sink = Feed { inbox: inbox.clone(), name: name.clone(), generation };
         let batch = SpanBatch::default();
         (Subscription { inbox, pipeline, name, generation, batch, next: 0 }, sink)
     }
@@ -163,6 +169,7 @@ impl Drop for Subscription {
 struct Feed {
     inbox: Arc<Inbox>,
     name: String,
+    generation: u32,
 }
 
 impl Sink for Feed {
@@ -193,8 +200,15 @@ impl Sink for Feed {
     }
 
     fn close(&mut self) -> Result<(), SinkError> {
-        self.inbox.lock().ended = true;
-        self.inbox.changed.notify_all();
+        self.inbox.end();
         Ok(())
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if self.generation == fork_generation() {
+            self.inbox.end();
+        }
     }
 }

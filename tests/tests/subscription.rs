@@ -1,10 +1,13 @@
 //! Subscriptions: spans as lines of JSON, on the host's own threads, against what the batches hold.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use spanring::{Span, SpanKind, StatusCode, Tracer, Value, span};
+use spanring_exporter::Pipeline;
 use spanring_exporter::batch::decode;
+use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 use spanring_tests::fork::in_child;
 use spanring_tests::{LONG, memory_pipeline, settings};
 
@@ -127,6 +130,46 @@ fn one_who_waits_is_woken_by_a_span_and_by_the_end() {
     });
 }
 
+/// `next_json` would wait for good.
+#[track_caller]
+fn has_ended(mut subscription: spanring_exporter::Subscription) {
+    let (ended, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let none = subscription.next_json(Duration::MAX).is_none();
+        let _ = ended.send(none && subscription.is_ended());
+    });
+    assert_eq!(told.recv_timeout(LONG), Ok(true));
+}
+
+#[test]
+fn one_of_a_pipeline_that_ends_or_has_ended_ends() {
+    /// Tells when it is asked to end, and does once it may.
+    struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
+    impl Sink for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+        fn deliver(&mut self, _: &SealedBatch) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn close(&mut self) -> Result<(), SinkError> {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Ok(())
+        }
+    }
+    let ((closing, closes), (may_close, closed)) = (mpsc::channel(), mpsc::channel());
+    let sink = Slow(closing, closed);
+    let pipeline = Pipeline::builder().settings(settings().build()).sink(sink).build().unwrap();
+    assert!(pipeline.shutdown(Duration::ZERO).is_err());
+    has_ended(pipeline.subscribe(100));
+    closes.recv().unwrap();
+    has_ended(pipeline.subscribe(100));
+    may_close.send(()).unwrap();
+    pipeline.shutdown(LONG).unwrap();
+    has_ended(pipeline.subscribe(100));
+}
+
 #[test]
 fn in_a_fork_child_it_has_ended() {
     let (pipeline, _) = memory_pipeline(settings());
@@ -138,7 +181,8 @@ fn in_a_fork_child_it_has_ended() {
     pipeline.flush(LONG).unwrap();
     let in_child = in_child(|| {
         let ended = subscription.is_ended() && subscription.next_json(Duration::MAX).is_none();
-        i32::from(!ended)
+        pipeline.remove_sink("none");
+        i32::from(!(ended && pipeline.subscribe(100).is_ended()))
     });
     assert_eq!(in_child, 0);
     assert!(subscription.next_json(LONG).is_some());
