@@ -111,6 +111,42 @@ fn what_nobody_takes_is_dropped_and_counted_and_what_is_taken_comes_once() {
 }
 
 #[test]
+fn what_waits_is_within_the_byte_budget_and_gives_it_back() {
+    let (pipeline, sink) = memory_pipeline(settings().max_bytes(2 << 20));
+    let mut subscription = pipeline.subscribe(u64::MAX);
+    let free = || pipeline.stats().engine.bytes_free;
+    let mut random = 1_u64;
+    let mut record = || {
+        let _attached = pipeline.attach();
+        let value = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 56) as u8
+        });
+        drop(span!(
+            "large",
+            "value" = bytes::Bytes::from(value.take(64 << 10).collect::<Vec<_>>())
+        ));
+        pipeline.flush(LONG).unwrap();
+    };
+    (0..100).for_each(|_| record());
+    let (dropped, free_before) = (subscription.dropped(), free());
+    assert!((60..100).contains(&dropped), "{dropped}");
+    assert!(free_before >= (2 << 20) / 4 - (64 << 10), "{free_before}");
+    let mut came = 0;
+    while subscription.next_json(Duration::ZERO).is_some() {
+        came += 1;
+    }
+    assert_eq!(came + dropped, 100);
+    let waited: usize = sink.batches()[..came as usize].iter().map(|batch| batch.frame.len()).sum();
+    assert!(free() - free_before >= waited as u64, "{free_before}, {waited}, {}", free());
+    // What is given up with the subscription is given back, too.
+    (0..10).for_each(|_| record());
+    let free_before = free();
+    drop(subscription);
+    assert!(free() - free_before >= 10 * (64 << 10));
+}
+
+#[test]
 fn one_who_waits_is_woken_by_a_span_and_by_the_end() {
     let (pipeline, _) = memory_pipeline(settings());
     let mut subscription = pipeline.subscribe(100);
