@@ -18,6 +18,7 @@ use crate::config_file::ConfigFile;
 use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::{Flusher, Parts};
+use crate::http::ProxySettings;
 use crate::log;
 use crate::metrics::{
     self, CpuSample, CpuShare, CpuShares, Facts, HealthReport, Memory, Meter, Metrics,
@@ -936,7 +937,8 @@ impl PipelineBuilder {
         let poll = mio::Poll::new().map_err(StartError::Events)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?);
         let registry = poll.registry().try_clone().map_err(StartError::Events)?;
-        let io = IoSource { registry, waker: waker.clone() };
+        let proxy = ProxySettings::of_environment();
+        let io = IoSource { registry, waker: waker.clone(), proxy };
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
