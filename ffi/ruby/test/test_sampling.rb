@@ -27,6 +27,22 @@ class TestSampling < Case
     assert_equal({ "priority" => "high", "other" => 7, "spanring.sampling.rule" => "priority=high -> always" }, one("mapping").attributes)
   end
 
+  # What makes text of an attribute's value is the program's code.
+  def test_the_parent_is_what_is_current_once_the_attributes_are_read
+    start(rules: ["value=text -> always", "* -> never"])
+    [->(name, attributes) { Spanring.span(name, attributes) {} }, ->(name, attributes) { Spanring.start_span(name, attributes).end }].each do |make|
+      open = [Spanring.const_get(:Stack).open(self, nil, "ended meanwhile", nil, nil, nil, nil)]
+      value = Object.new
+      value.define_singleton_method(:to_s) do
+        open.pop.end
+        GC.start
+        "text"
+      end
+      make.call("late", { value: value })
+    end
+    assert_equal [[nil, "text"]] * 2, spans.select { |span| span.name == "late" }.map { |span| [span.parent, span.attributes["value"]] }
+  end
+
   def test_a_span_of_level_none_is_as_if_it_were_not_there
     start(levels: "hidden=none")
     Spanring.span("root") do |root|

@@ -1167,6 +1167,7 @@ typedef struct {
     span *span;
     VALUE object; /* the Span */
     VALUE name;
+    VALUE parent; /* nil for what is current */
     VALUE attributes;
     VALUE keywords;
     VALUE component; /* 0 for none */
@@ -1176,6 +1177,14 @@ typedef struct {
     spanring_span_options options;
     packer packed;
 } block;
+
+/* Options with the parent that is given, or current. */
+static inline void find_parent(spanring_span_options *options, VALUE given, fiber *self) {
+    options->parent = LIKELY(NIL_P(given)) ? current_context(self) : context_of(given);
+    if (options->parent == NULL) {
+        options->flags |= SPANRING_SPAN_ROOT;
+    }
+}
 
 static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_options *options) {
     uint32_t number = number_of(name);
@@ -1192,9 +1201,10 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
 }
 
 /* Starts a span with the attributes, so that rules of sampling see them. May leave by longjmp, before that; `packed` has begun and is to be given
- * back. */
-static COLD void start_with(span *self, VALUE name, spanring_span_options *options, packer *packed, VALUE attributes, VALUE keywords) {
+ * back. The parent is found afterwards: the program's code in between may end what was current, and its memory. */
+static COLD void start_with(span *self, VALUE name, VALUE parent, spanring_span_options *options, packer *packed, VALUE attributes, VALUE keywords) {
     pack_call(packed, attributes, keywords);
+    find_parent(options, parent, here());
     if (!packed->broken) {
         options->attributes = packed->start;
         options->attributes_len = (size_t)(packed->at - packed->start);
@@ -1207,11 +1217,12 @@ static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
     bool has_attributes = !NIL_P(with->keywords) || !NIL_P(with->attributes);
     if (has_attributes && attributes_matter(&with->options)) {
-        start_with(with->span, with->name, &with->options, &with->packed, with->attributes, with->keywords);
+        start_with(with->span, with->name, with->parent, &with->options, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
         pack_begin(&with->packed);
         has_attributes = false;
     } else {
+        find_parent(&with->options, with->parent, with->fiber);
         start_span_in(with->span, with->name, &with->options);
     }
     entry *next = push(with->fiber, with->span, NULL, with->object);
@@ -1249,14 +1260,6 @@ static COLD void leave_with(int state, block *with) {
     rb_jump_tag(state);
 }
 
-/* Options with the parent that is given, or current. */
-static inline void find_parent(spanring_span_options *options, VALUE given, fiber *self) {
-    options->parent = LIKELY(NIL_P(given)) ? current_context(self) : context_of(given);
-    if (options->parent == NULL) {
-        options->flags |= SPANRING_SPAN_ROOT;
-    }
-}
-
 typedef struct {
     VALUE name, attributes, kind, parent, time, keywords, level;
     bool detailed;
@@ -1270,7 +1273,7 @@ static VALUE start_plain(VALUE argument) {
 
 static VALUE start_seen(VALUE argument) {
     work *with = (work *)argument;
-    start_with(with->span, with->subject, with->options, &with->packed, with->attributes, with->keywords);
+    start_with(with->span, with->subject, with->value, with->options, &with->packed, with->attributes, with->keywords);
     return with->object;
 }
 
@@ -1285,14 +1288,15 @@ static VALUE span_without_block(const description *of) {
     }
     VALUE object = span_object();
     span *self = RTYPEDDATA_DATA(object) = span_allocate();
-    find_parent(&options, of->parent, here());
     bool has_attributes = !NIL_P(of->attributes) || !NIL_P(of->keywords);
     work with = {.span = self, .object = object, .attributes = of->attributes, .keywords = of->keywords};
     if (has_attributes && attributes_matter(&options)) {
         with.subject = of->name;
+        with.value = of->parent;
         with.options = &options;
         return run(start_seen, &with);
     }
+    find_parent(&options, of->parent, here());
     start_span_in(self, of->name, &options);
     if (has_attributes) {
         return run(start_plain, &with);
@@ -1308,7 +1312,7 @@ static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
     with->depth = UINT32_MAX;
     with->object = span_object();
     with->span = RTYPEDDATA_DATA(with->object) = span_allocate();
-    find_parent(&with->options, parent, with->fiber);
+    with->parent = parent;
     pack_begin(&with->packed);
     int state;
     VALUE result = rb_protect(run_block, (VALUE)with, &state);
@@ -1318,7 +1322,7 @@ static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
     }
     leave(with->fiber, with->depth);
     RB_GC_GUARD(with->object);
-    RB_GC_GUARD(parent);
+    RB_GC_GUARD(with->parent);
     return result;
 }
 
