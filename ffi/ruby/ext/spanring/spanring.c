@@ -1703,6 +1703,13 @@ static void remember(memory *in, uint64_t key) {
     }
 }
 
+static void forget(memory *in, uint64_t key) {
+    uint64_t *set = in->keys[key % MEMORY_SETS];
+    for (int at = 0; at < 4; at++) {
+        set[at] = set[at] == key ? 0 : set[at];
+    }
+}
+
 typedef struct {
     spanring_span span;
     bool live;
@@ -1822,7 +1829,7 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     self.trace_text = trace.is_there && !(trace.is_plain && has_ids) ? values[4] : Qnil;
     self.span_text = span.is_there && !(span.is_plain && has_ids) ? values[5] : Qnil;
     self.parent_text = parent.is_there && !(parent.is_plain && has_ids) ? values[6] : Qnil;
-    uint64_t key = 0;
+    uint64_t key = 0; /* which no set has */
     spanring_ids ids = {.size = sizeof(ids), .trace_flags = 1};
     spanring_context context;
     options.flags |= SPANRING_SPAN_ROOT;
@@ -1834,6 +1841,8 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         if (remembers(&recorded_spans, key)) {
             return Qfalse;
         }
+        /* Now, not once it is recorded: what its attributes run may let others come with the same span. */
+        remember(&recorded_spans, key);
         write_id(ids.trace_id, trace.high);
         write_id(ids.trace_id + 8, trace.low);
         if (parent.is_there && parent.high != span.high) {
@@ -1857,6 +1866,7 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         rb_protect(pack_seen, (VALUE)&self, &state);
         if (state != 0) {
             pack_done(&self.packed);
+            forget(&recorded_spans, key);
             rb_jump_tag(state);
         }
         if (!self.packed.broken) {
@@ -1877,14 +1887,14 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         pack_done(&self.packed);
     }
     if (code != SPANRING_OK) {
+        forget(&recorded_spans, key);
         raise_error(code);
     }
     int32_t records = 0;
     spanring_span_is_recording(&self.span, &records);
-    if (records != 0) {
-        if (key != 0) {
-            remember(&recorded_spans, key);
-        }
+    if (records == 0) {
+        forget(&recorded_spans, key);
+    } else {
         pack_begin(&self.packed);
         rb_protect(fill_foreign, (VALUE)&self, &state);
         pack_done(&self.packed);
