@@ -122,7 +122,7 @@ impl<P: Protocol> HttpSink<P> {
             request_timeout: options.timeout,
             tls: options.tls,
             share_addresses: true,
-            proxy: ProxySettings::from_variables(|name| std::env::var(name).ok()),
+            proxy: ProxySettings::of_environment(),
             ..ClientOptions::new(endpoint)
         };
         Ok(HttpSink {

@@ -18,6 +18,7 @@ use crate::config_file::ConfigFile;
 use crate::destination::Destination;
 use crate::file_sink::{FileSink, FileSinkOptions};
 use crate::flusher::{Flusher, Parts};
+use crate::http::ProxySettings;
 use crate::log;
 use crate::metrics::{
     self, CpuSample, CpuShare, CpuShares, Facts, HealthReport, Memory, Meter, Metrics,
@@ -264,7 +265,8 @@ impl Pipeline {
         self.shared.change(|settings| settings.with(changes.iter().copied()))
     }
 
-    /// Adds a sink: it gets the batches that are sealed from now on.
+    /// Adds a sink: it gets the batches that are sealed from now on. Once the pipeline is being shut down, and in a fork child, it is
+    /// dropped instead.
     pub fn add_sink(&self, sink: impl Sink + 'static) {
         self.shared.change_sinks(SinkChange::Add(Source::Sink(Box::new(sink))));
     }
@@ -288,6 +290,9 @@ impl Pipeline {
     }
 
     fn add_destination(&self, destination: &Destination) -> Result<(), StartError> {
+        if self.shared.engine.is_from_parent() {
+            return Ok(());
+        }
         let settings = self.settings();
         let spool = (destination.name().to_owned(), destination.spool_key());
         destination.enter(&mut lock(&self.shared.state).spools, &settings)?;
@@ -299,7 +304,8 @@ impl Pipeline {
     }
 
     /// Gives finished spans to the program itself, from now on. About `spans_max` of them wait to be taken; of more, whole batches are
-    /// dropped and counted, by the subscription and as refused by a sink of its name.
+    /// dropped and counted, by the subscription and as refused by a sink of its name. Once the pipeline is being shut down, and in a fork
+    /// child, it has ended from the beginning.
     ///
     /// ```
     /// use std::time::Duration;
@@ -457,8 +463,13 @@ impl Shared {
     }
 
     pub(crate) fn stopped(&self) {
-        lock(&self.state).stopped = true;
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        // Sinks that came too late: nobody will call them. They are others' code, so not under the lock.
+        let too_late = std::mem::take(&mut state.sink_changes);
+        drop(state);
         self.changed.notify_all();
+        drop(too_late);
     }
 
     pub(crate) fn publish(&self, sinks: impl Iterator<Item = SinkStats>) {
@@ -597,12 +608,24 @@ impl Shared {
     }
 
     pub(crate) fn remove_sink(&self, name: String) {
+        if self.engine.is_from_parent() {
+            return;
+        }
         lock(&self.state).spools.retain(|(known, _)| *known != name);
         self.change_sinks(SinkChange::Remove(name));
     }
 
     fn change_sinks(&self, change: SinkChange) {
-        lock(&self.state).sink_changes.push(change);
+        if self.engine.is_from_parent() || self.is_stopping() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if state.stopped {
+            // Without a shutdown: it panicked too often.
+            return;
+        }
+        state.sink_changes.push(change);
+        drop(state);
         self.sinks_change.store(true, Ordering::Release);
         self.engine.wake_now();
     }
@@ -914,7 +937,8 @@ impl PipelineBuilder {
         let poll = mio::Poll::new().map_err(StartError::Events)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Events)?);
         let registry = poll.registry().try_clone().map_err(StartError::Events)?;
-        let io = IoSource { registry, waker: waker.clone() };
+        let proxy = ProxySettings::of_environment();
+        let io = IoSource { registry, waker: waker.clone(), proxy };
         let scopes =
             Scopes::new(resource(&settings, self.service_name.as_deref(), self.attributes));
         let engine = Engine::start(&engine_options(&settings));
@@ -1182,6 +1206,19 @@ mod tests {
             pipeline.shared.sinks_change.store(false, Ordering::Release);
             pipeline.shutdown(Duration::from_secs(10)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_subscription_that_the_flusher_never_took_ends_with_it() {
+        let settings = Settings::builder().ignore_environment().build();
+        let builder = Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
+        let pipeline = builder.build().unwrap();
+        let subscription = pipeline.subscribe(1);
+        assert!(!subscription.is_ended());
+        pipeline.shared.stopped();
+        assert!(subscription.is_ended() && pipeline.subscribe(1).is_ended());
+        lock(&pipeline.shared.state).stopped = false;
+        pipeline.shutdown(Duration::from_secs(10)).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::http::Io;
+use crate::http::{Io, ProxySettings};
 use crate::model::SpanBatch;
 use crate::sink::InstanceId;
 
@@ -93,4 +93,6 @@ pub(crate) struct Courier {
 pub(crate) struct IoSource {
     pub(crate) registry: mio::Registry,
     pub(crate) waker: Arc<mio::Waker>,
+    /// As they were when the pipeline was built: the host may change the environment while the flusher runs, and nobody may read it then.
+    pub(crate) proxy: ProxySettings,
 }

@@ -1,7 +1,8 @@
 //! A subscription: finished spans for the program itself, taken on its own threads.
 //!
-//! It is a sink that keeps sealed batches as they are, up to a bound of spans; whoever takes from it decodes them. So a
-//! subscriber costs the flusher next to nothing, and one that is too slow loses batches, which are counted.
+//! It is a sink that keeps sealed batches as they are, up to a bound of spans and within `MAX_BYTES`; whoever takes from it decodes them. So a
+//! subscriber costs the flusher next to nothing, and one that is too slow loses batches, which are counted. However its sink
+//! goes, it ends the subscription.
 
 mod json;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use spanring::export::fork_generation;
 
 use crate::batch::decode;
+use crate::delivery::Reserved;
 use crate::log;
 use crate::model::SpanBatch;
 use crate::pipeline::Shared;
@@ -35,14 +37,21 @@ pub struct Subscription {
 struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
+    /// Spans. By itself, so that it can be asked while another thread waits.
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: SealedBatch,
+    _reserved: Arc<Reserved>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    batches: VecDeque<SealedBatch>,
+    batches: VecDeque<Queued>,
     spans: u64,
     spans_max: u64,
-    dropped: u64,
     /// Nothing will come any more.
     ended: bool,
 }
@@ -50,6 +59,15 @@ struct State {
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_dropped(&self, spans: u64) {
+        self.dropped.fetch_add(spans, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
     }
 }
 
@@ -61,9 +79,16 @@ impl Subscription {
     pub(crate) fn new(spans_max: u64, pipeline: Weak<Shared>) -> (Self, impl Sink + use<>) {
         let name = format!("subscription-{}", NUMBERS.fetch_add(1, Ordering::Relaxed));
         let state = State { spans_max, ..State::default() };
-        let inbox = Arc::new(Inbox { state: Mutex::new(state), changed: Condvar::new() });
-        let sink = Feed { inbox: inbox.clone(), name: name.clone() };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let inbox = Arc::new(Inbox { state, changed, dropped: Arc::default() });
         let generation = fork_generation();
+        let (pipeline_of_sink, name_of_sink) = (pipeline.clone(), name.clone());
+        let sink = Feed {
+            inbox: inbox.clone(),
+            pipeline: pipeline_of_sink,
+            name: name_of_sink,
+            generation,
+        };
         let batch = SpanBatch::default();
         (Subscription { inbox, pipeline, name, generation, batch, next: 0 }, sink)
     }
@@ -90,7 +115,7 @@ impl Subscription {
                     // It was sealed by this process.
                     log::error!("{}: a batch cannot be read: {error}", self.name);
                     self.batch = SpanBatch::default();
-                    self.inbox.lock().dropped += u64::from(batch.spans);
+                    self.inbox.count_dropped(batch.spans.into());
                 }
             }
         }
@@ -110,7 +135,7 @@ impl Subscription {
         }
         let mut state = self.inbox.lock();
         loop {
-            if let Some(batch) = state.batches.pop_front() {
+            if let Some(Queued { batch, _reserved }) = state.batches.pop_front() {
                 state.spans -= u64::from(batch.spans);
                 return Some(batch);
             }
@@ -131,7 +156,17 @@ impl Subscription {
 
     /// Spans that were dropped because nobody took those before them.
     pub fn dropped(&self) -> u64 {
-        if self.generation == fork_generation() { self.inbox.lock().dropped } else { 0 }
+        if self.generation == fork_generation() {
+            self.inbox.dropped.load(Ordering::Relaxed)
+        } else {
+            0
+        }
+    }
+
+    /// What [`dropped`](Self::dropped) tells, for those who cannot have `self` while it waits.
+    #[doc(hidden)]
+    pub fn dropped_count(&self) -> Arc<AtomicU64> {
+        self.inbox.dropped.clone()
     }
 
     /// Whether nothing is left and nothing will come, as the pipeline was shut down, or this is a fork child of its process.
@@ -162,7 +197,22 @@ impl Drop for Subscription {
 /// The sink's side.
 struct Feed {
     inbox: Arc<Inbox>,
+    pipeline: Weak<Shared>,
     name: String,
+    generation: u32,
+}
+
+impl Feed {
+    fn reserve(&self, bytes: usize) -> Option<Arc<Reserved>> {
+        let pipeline = self.pipeline.upgrade()?;
+        Reserved::new(pipeline.engine, bytes, Reserved::left(&pipeline.settings()))
+    }
+
+    fn refuse(&self, state: &State, spans: u64, advice: &str) -> Result<(), SinkError> {
+        self.inbox.count_dropped(spans);
+        let message = format!("{} spans wait to be taken; {advice}", state.spans);
+        Err(SinkError { retry: false, message })
+    }
 }
 
 impl Sink for Feed {
@@ -178,23 +228,30 @@ impl Sink for Feed {
         }
         // A batch that is larger than the bound is taken by itself.
         if !state.batches.is_empty() && state.spans + spans > state.spans_max {
-            state.dropped += spans;
-            let message = format!(
-                "{} spans wait to be taken; take them faster, or subscribe with room for more",
-                state.spans
-            );
-            return Err(SinkError { retry: false, message });
+            let advice = "take them faster, or subscribe with room for more";
+            return self.refuse(&state, spans, advice);
         }
+        let Some(reserved) = self.reserve(batch.frame.len()) else {
+            let advice = "MAX_BYTES has no room for more: take them faster, or raise it";
+            return self.refuse(&state, spans, advice);
+        };
         state.spans += spans;
-        state.batches.push_back(batch.clone());
+        state.batches.push_back(Queued { batch: batch.clone(), _reserved: reserved });
         drop(state);
         self.inbox.changed.notify_one();
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), SinkError> {
-        self.inbox.lock().ended = true;
-        self.inbox.changed.notify_all();
+        self.inbox.end();
         Ok(())
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if self.generation == fork_generation() {
+            self.inbox.end();
+        }
     }
 }

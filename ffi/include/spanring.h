@@ -707,12 +707,13 @@ int32_t spanring_subscription_next(uint64_t subscription,
                                    char *out,
                                    size_t *len);
 
-// Gives how many spans were dropped because nobody took those before them.
+// Gives how many spans were dropped because nobody took those before them; at once, also while another thread waits for the next span.
 //
 // # Safety
 //
 // `out` is writable.
-int32_t spanring_subscription_dropped(uint64_t subscription, uint64_t *out);
+int32_t spanring_subscription_dropped(uint64_t subscription,
+                                      uint64_t *out);
 
 // Ends a subscription; what waits is given up. A thread that waits in `spanring_subscription_next` gets what comes, or its time is up.
 int32_t spanring_subscription_close(uint64_t subscription);

@@ -1,6 +1,7 @@
 //! Finished spans for the host itself, taken on threads of its own.
 
 use std::ffi::c_char;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -19,11 +20,18 @@ static OPEN: Mutex<Table> = Mutex::new(Table { last: 0, open: Vec::new() });
 /// How often the lock is tried, which others hold for an instant; in a fork child a lost thread may hold it for good.
 const LOCK_TRIES: u32 = 100_000;
 
-type Shared = Arc<Mutex<Subscription>>;
+#[derive(Clone)]
+struct Open {
+    number: u64,
+    /// Locked for as long as a thread waits in `spanring_subscription_next`.
+    subscription: Arc<Mutex<Subscription>>,
+    /// Its count, which nobody has to wait for.
+    dropped: Arc<AtomicU64>,
+}
 
 struct Table {
     last: u32,
-    open: Vec<(u64, Shared)>,
+    open: Vec<Open>,
 }
 
 fn table() -> Result<MutexGuard<'static, Table>> {
@@ -45,7 +53,7 @@ fn is_from_parent(subscription: u64) -> bool {
     subscription >> 32 != u64::from(fork_generation())
 }
 
-fn find(subscription: u64) -> Result<Shared> {
+fn find(subscription: u64) -> Result<Open> {
     let none = || Error::new(SPANRING_ERROR_HANDLE, format_args!("there is no such subscription"));
     if subscription == 0 {
         return Err(none());
@@ -55,12 +63,7 @@ fn find(subscription: u64) -> Result<Shared> {
         return Err(Error::new(SPANRING_ERROR_FORKED, why));
     }
     let table = table()?;
-    let found = table.open.iter().find(|(number, _)| *number == subscription);
-    found.map(|(_, found)| found.clone()).ok_or_else(none)
-}
-
-fn lock(subscription: &Shared) -> MutexGuard<'_, Subscription> {
-    subscription.lock().unwrap_or_else(PoisonError::into_inner)
+    table.open.iter().find(|open| open.number == subscription).cloned().ok_or_else(none)
 }
 
 /// Opens a subscription: the host takes finished spans with `spanring_subscription_next`. About `spans_max` of them wait; of more, whole
@@ -85,7 +88,9 @@ pub unsafe extern "C" fn spanring_subscription_open(spans_max: u64, out: *mut u6
         let opened = undisturbed(|| pipeline.subscribe(spans_max));
         table.last += 1;
         let number = u64::from(fork_generation()) << 32 | u64::from(table.last);
-        table.open.push((number, Arc::new(Mutex::new(opened))));
+        let dropped = opened.dropped_count();
+        let subscription = Arc::new(Mutex::new(opened));
+        table.open.push(Open { number, subscription, dropped });
         // SAFETY: the caller's promise.
         unsafe { put(out, number, "out") }
     })
@@ -111,7 +116,7 @@ pub unsafe extern "C" fn spanring_subscription_next(
             return Err(Error::null("len"));
         }
         let found = find(subscription)?;
-        let mut found = lock(&found);
+        let mut found = found.subscription.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(line) = found.peek_json(Duration::from_nanos(timeout)) else {
             return Err(match found.is_ended() {
                 true => Error::new(
@@ -128,7 +133,7 @@ pub unsafe extern "C" fn spanring_subscription_next(
     })
 }
 
-/// Gives how many spans were dropped because nobody took those before them.
+/// Gives how many spans were dropped because nobody took those before them; at once, also while another thread waits for the next span.
 ///
 /// # Safety
 ///
@@ -136,7 +141,7 @@ pub unsafe extern "C" fn spanring_subscription_next(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanring_subscription_dropped(subscription: u64, out: *mut u64) -> i32 {
     guarded(|| {
-        let dropped = lock(&find(subscription)?).dropped();
+        let dropped = find(subscription)?.dropped.load(Ordering::Relaxed);
         // SAFETY: the caller's promise.
         unsafe { put(out, dropped, "out") }
     })
@@ -149,7 +154,7 @@ pub extern "C" fn spanring_subscription_close(subscription: u64) -> i32 {
         find(subscription)?;
         let mut table = table()?;
         let closed: Vec<_> =
-            table.open.extract_if(.., |(number, _)| *number == subscription).collect();
+            table.open.extract_if(.., |open| open.number == subscription).collect();
         drop(table);
         undisturbed(|| drop(closed));
         Ok(())

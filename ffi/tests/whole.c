@@ -1,5 +1,19 @@
 /* Everything that there is, used as it should be. What was recorded is compared by the script that runs this. */
 #include "check.h"
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+static atomic_int waits;
+
+/* Takes one span, however long that takes. */
+static void *take(void *subscription) {
+    char line[4096];
+    size_t len = sizeof(line);
+    atomic_store(&waits, 1);
+    ANSWERS(SPANRING_OK, spanring_subscription_next(*(uint64_t *)subscription, SPANRING_FOREVER, line, &len));
+    return NULL;
+}
 
 int main(int count, char **arguments) {
     CHECK(count == 2);
@@ -189,9 +203,24 @@ int main(int count, char **arguments) {
     CHECK(subscription != 0);
     len = sizeof(json);
     ANSWERS(SPANRING_ERROR_EMPTY, spanring_subscription_next(subscription, 0, json, &len));
+    /* Who waits in one does not hold up who asks for its count. */
+    uint64_t taken = 0;
+    pthread_t taking;
+    ANSWERS(SPANRING_OK, spanring_subscription_open(100, &taken));
+    CHECK(pthread_create(&taking, NULL, take, &taken) == 0);
+    while (!atomic_load(&waits)) {
+        sched_yield();
+    }
+    for (int round = 0; round < 10000; round++) {
+        ANSWERS(SPANRING_OK, spanring_subscription_dropped(taken, &missed));
+        sched_yield();
+    }
     ANSWERS(SPANRING_OK, spanring_span_start(name, NULL, &child));
     ANSWERS(SPANRING_OK, spanring_span_end(&child));
     ANSWERS(SPANRING_OK, spanring_flush(SPANRING_FOREVER));
+    CHECK(pthread_join(taking, NULL) == 0 && missed == 0);
+    missed = 1;
+    ANSWERS(SPANRING_OK, spanring_subscription_close(taken));
     ANSWERS(SPANRING_ERROR_NULL, spanring_subscription_next(subscription, SPANRING_FOREVER, json, NULL));
     len = 3;
     ANSWERS(SPANRING_ERROR_BUFFER, spanring_subscription_next(subscription, SPANRING_FOREVER, json, &len));

@@ -1,10 +1,13 @@
 //! Subscriptions: spans as lines of JSON, on the host's own threads, against what the batches hold.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use spanring::{Span, SpanKind, StatusCode, Tracer, Value, span};
+use spanring_exporter::Pipeline;
 use spanring_exporter::batch::decode;
+use spanring_exporter::sink::{SealedBatch, Sink, SinkError};
 use spanring_tests::fork::in_child;
 use spanring_tests::{LONG, memory_pipeline, settings};
 
@@ -108,6 +111,42 @@ fn what_nobody_takes_is_dropped_and_counted_and_what_is_taken_comes_once() {
 }
 
 #[test]
+fn what_waits_is_within_the_byte_budget_and_gives_it_back() {
+    let (pipeline, sink) = memory_pipeline(settings().max_bytes(2 << 20));
+    let mut subscription = pipeline.subscribe(u64::MAX);
+    let free = || pipeline.stats().engine.bytes_free;
+    let mut random = 1_u64;
+    let mut record = || {
+        let _attached = pipeline.attach();
+        let value = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 56) as u8
+        });
+        drop(span!(
+            "large",
+            "value" = bytes::Bytes::from(value.take(64 << 10).collect::<Vec<_>>())
+        ));
+        pipeline.flush(LONG).unwrap();
+    };
+    (0..100).for_each(|_| record());
+    let (dropped, free_before) = (subscription.dropped(), free());
+    assert!((60..100).contains(&dropped), "{dropped}");
+    assert!(free_before >= (2 << 20) / 4 - (64 << 10), "{free_before}");
+    let mut came = 0;
+    while subscription.next_json(Duration::ZERO).is_some() {
+        came += 1;
+    }
+    assert_eq!(came + dropped, 100);
+    let waited: usize = sink.batches()[..came as usize].iter().map(|batch| batch.frame.len()).sum();
+    assert!(free() - free_before >= waited as u64, "{free_before}, {waited}, {}", free());
+    // What is given up with the subscription is given back, too.
+    (0..10).for_each(|_| record());
+    let free_before = free();
+    drop(subscription);
+    assert!(free() - free_before >= 10 * (64 << 10));
+}
+
+#[test]
 fn one_who_waits_is_woken_by_a_span_and_by_the_end() {
     let (pipeline, _) = memory_pipeline(settings());
     let mut subscription = pipeline.subscribe(100);
@@ -127,6 +166,46 @@ fn one_who_waits_is_woken_by_a_span_and_by_the_end() {
     });
 }
 
+/// `next_json` would wait for good.
+#[track_caller]
+fn has_ended(mut subscription: spanring_exporter::Subscription) {
+    let (ended, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let none = subscription.next_json(Duration::MAX).is_none();
+        let _ = ended.send(none && subscription.is_ended());
+    });
+    assert_eq!(told.recv_timeout(LONG), Ok(true));
+}
+
+#[test]
+fn one_of_a_pipeline_that_ends_or_has_ended_ends() {
+    /// Tells when it is asked to end, and does once it may.
+    struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
+    impl Sink for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+        fn deliver(&mut self, _: &SealedBatch) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn close(&mut self) -> Result<(), SinkError> {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Ok(())
+        }
+    }
+    let ((closing, closes), (may_close, closed)) = (mpsc::channel(), mpsc::channel());
+    let sink = Slow(closing, closed);
+    let pipeline = Pipeline::builder().settings(settings().build()).sink(sink).build().unwrap();
+    assert!(pipeline.shutdown(Duration::ZERO).is_err());
+    has_ended(pipeline.subscribe(100));
+    closes.recv().unwrap();
+    has_ended(pipeline.subscribe(100));
+    may_close.send(()).unwrap();
+    pipeline.shutdown(LONG).unwrap();
+    has_ended(pipeline.subscribe(100));
+}
+
 #[test]
 fn in_a_fork_child_it_has_ended() {
     let (pipeline, _) = memory_pipeline(settings());
@@ -138,7 +217,8 @@ fn in_a_fork_child_it_has_ended() {
     pipeline.flush(LONG).unwrap();
     let in_child = in_child(|| {
         let ended = subscription.is_ended() && subscription.next_json(Duration::MAX).is_none();
-        i32::from(!ended)
+        pipeline.remove_sink("none");
+        i32::from(!(ended && pipeline.subscribe(100).is_ended()))
     });
     assert_eq!(in_child, 0);
     assert!(subscription.next_json(LONG).is_some());

@@ -11,8 +11,7 @@ use bytes::Bytes;
 
 use super::WebhookCounts;
 use crate::http::{
-    Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, ProxySettings, Request,
-    Response, tokens_needed,
+    Client, ClientOptions, Endpoint, HttpError, HttpErrorKind, Io, Request, Response, tokens_needed,
 };
 use crate::http_sink::Secrets;
 use crate::log;
@@ -69,7 +68,7 @@ impl Webhook {
             connect_timeout: TIMEOUT,
             request_timeout: TIMEOUT,
             share_addresses: true,
-            proxy: ProxySettings::from_variables(|name| std::env::var(name).ok()),
+            proxy: io.proxy.clone(),
             ..ClientOptions::new(endpoint)
         };
         let registry = io.registry.try_clone().map_err(|error| error.to_string())?;

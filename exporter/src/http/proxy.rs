@@ -37,6 +37,11 @@ impl fmt::Debug for ProxySettings {
 }
 
 impl ProxySettings {
+    /// Reads the environment, on the thread of whoever asked for what uses it.
+    pub(crate) fn of_environment() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
     /// Reads them through `variable`, which gives an environment variable's value.
     pub(crate) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {

@@ -27,6 +27,40 @@ class TestSampling < Case
     assert_equal({ "priority" => "high", "other" => 7, "spanring.sampling.rule" => "priority=high -> always" }, one("mapping").attributes)
   end
 
+  # What makes text of an attribute's value is the program's code.
+  def test_the_parent_is_what_is_current_once_the_attributes_are_read
+    start(rules: ["value=text -> always", "* -> never"])
+    [->(name, attributes) { Spanring.span(name, attributes) {} }, ->(name, attributes) { Spanring.start_span(name, attributes).end }].each do |make|
+      open = [Spanring.const_get(:Stack).open(self, nil, "ended meanwhile", nil, nil, nil, nil)]
+      value = Object.new
+      value.define_singleton_method(:to_s) do
+        open.pop.end
+        GC.start
+        "text"
+      end
+      make.call("late", { value: value })
+    end
+    assert_equal [[nil, "text"]] * 2, spans.select { |span| span.name == "late" }.map { |span| [span.parent, span.attributes["value"]] }
+  end
+
+  def test_a_span_of_raaf_that_comes_again_while_its_attributes_are_read_is_recorded_once
+    start(rules: ["value=text -> always", "* -> never"])
+    record = lambda do |value|
+      now = Process.clock_gettime(Process::CLOCK_REALTIME, :nanosecond)
+      Spanring.send(:_record_raaf, "once", :internal, false, [:unset, nil], "trace_#{"1" * 32}", "span_#{"2" * 24}", nil, now, now, {}, { "value" => value }, [])
+    end
+    # One that is not recorded may come again.
+    assert_nil record.call("other text")
+    catch(:out) { record.call(text_by { throw :out }) }
+    again = []
+    assert_equal true, record.call(text_by { again << record.call("text"); "text" })
+    assert_equal [false], again.uniq
+    assert_equal false, record.call("text")
+    assert_equal ["once"], spans.map(&:name)
+  end
+
+  def text_by(&text) = Object.new.tap { |value| value.define_singleton_method(:to_s, &text) }
+
   def test_a_span_of_level_none_is_as_if_it_were_not_there
     start(levels: "hidden=none")
     Spanring.span("root") do |root|

@@ -74,6 +74,27 @@ class TestWatch < Case
     subscription.close
   end
 
+  def test_what_stops_a_thread_that_waits_loses_no_span
+    start
+    subscription = Spanring.subscribe
+    20.times do |number|
+      waiting = Thread.new do
+        subscription.next
+      rescue Timeout::Error
+        nil
+      end
+      Thread.pass until waiting.stop?
+      waiting.raise(Timeout::Error)
+      # As a rule it comes before the thread is back in Ruby.
+      Spanring.span("numbered", number: number) {}
+      Spanring.flush
+      span = waiting.value || subscription.next(60)
+      assert_equal number, span&.dig("attributes", "number")
+    end
+    assert_nil subscription.next(0)
+    subscription.close
+  end
+
   def test_a_thread_that_waits_can_be_killed
     start
     subscription = Spanring.subscribe

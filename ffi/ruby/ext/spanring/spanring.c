@@ -1167,6 +1167,7 @@ typedef struct {
     span *span;
     VALUE object; /* the Span */
     VALUE name;
+    VALUE parent; /* nil for what is current */
     VALUE attributes;
     VALUE keywords;
     VALUE component; /* 0 for none */
@@ -1176,6 +1177,14 @@ typedef struct {
     spanring_span_options options;
     packer packed;
 } block;
+
+/* Options with the parent that is given, or current. */
+static inline void find_parent(spanring_span_options *options, VALUE given, fiber *self) {
+    options->parent = LIKELY(NIL_P(given)) ? current_context(self) : context_of(given);
+    if (options->parent == NULL) {
+        options->flags |= SPANRING_SPAN_ROOT;
+    }
+}
 
 static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_options *options) {
     uint32_t number = number_of(name);
@@ -1192,9 +1201,10 @@ static inline int32_t start_span_in(span *self, VALUE name, const spanring_span_
 }
 
 /* Starts a span with the attributes, so that rules of sampling see them. May leave by longjmp, before that; `packed` has begun and is to be given
- * back. */
-static COLD void start_with(span *self, VALUE name, spanring_span_options *options, packer *packed, VALUE attributes, VALUE keywords) {
+ * back. The parent is found afterwards: the program's code in between may end what was current, and its memory. */
+static COLD void start_with(span *self, VALUE name, VALUE parent, spanring_span_options *options, packer *packed, VALUE attributes, VALUE keywords) {
     pack_call(packed, attributes, keywords);
+    find_parent(options, parent, here());
     if (!packed->broken) {
         options->attributes = packed->start;
         options->attributes_len = (size_t)(packed->at - packed->start);
@@ -1207,11 +1217,12 @@ static VALUE run_block(VALUE argument) {
     block *with = (block *)argument;
     bool has_attributes = !NIL_P(with->keywords) || !NIL_P(with->attributes);
     if (has_attributes && attributes_matter(&with->options)) {
-        start_with(with->span, with->name, &with->options, &with->packed, with->attributes, with->keywords);
+        start_with(with->span, with->name, with->parent, &with->options, &with->packed, with->attributes, with->keywords);
         pack_done(&with->packed);
         pack_begin(&with->packed);
         has_attributes = false;
     } else {
+        find_parent(&with->options, with->parent, with->fiber);
         start_span_in(with->span, with->name, &with->options);
     }
     entry *next = push(with->fiber, with->span, NULL, with->object);
@@ -1249,14 +1260,6 @@ static COLD void leave_with(int state, block *with) {
     rb_jump_tag(state);
 }
 
-/* Options with the parent that is given, or current. */
-static inline void find_parent(spanring_span_options *options, VALUE given, fiber *self) {
-    options->parent = LIKELY(NIL_P(given)) ? current_context(self) : context_of(given);
-    if (options->parent == NULL) {
-        options->flags |= SPANRING_SPAN_ROOT;
-    }
-}
-
 typedef struct {
     VALUE name, attributes, kind, parent, time, keywords, level;
     bool detailed;
@@ -1270,7 +1273,7 @@ static VALUE start_plain(VALUE argument) {
 
 static VALUE start_seen(VALUE argument) {
     work *with = (work *)argument;
-    start_with(with->span, with->subject, with->options, &with->packed, with->attributes, with->keywords);
+    start_with(with->span, with->subject, with->value, with->options, &with->packed, with->attributes, with->keywords);
     return with->object;
 }
 
@@ -1285,14 +1288,15 @@ static VALUE span_without_block(const description *of) {
     }
     VALUE object = span_object();
     span *self = RTYPEDDATA_DATA(object) = span_allocate();
-    find_parent(&options, of->parent, here());
     bool has_attributes = !NIL_P(of->attributes) || !NIL_P(of->keywords);
     work with = {.span = self, .object = object, .attributes = of->attributes, .keywords = of->keywords};
     if (has_attributes && attributes_matter(&options)) {
         with.subject = of->name;
+        with.value = of->parent;
         with.options = &options;
         return run(start_seen, &with);
     }
+    find_parent(&options, of->parent, here());
     start_span_in(self, of->name, &options);
     if (has_attributes) {
         return run(start_plain, &with);
@@ -1308,7 +1312,7 @@ static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
     with->depth = UINT32_MAX;
     with->object = span_object();
     with->span = RTYPEDDATA_DATA(with->object) = span_allocate();
-    find_parent(&with->options, parent, with->fiber);
+    with->parent = parent;
     pack_begin(&with->packed);
     int state;
     VALUE result = rb_protect(run_block, (VALUE)with, &state);
@@ -1318,7 +1322,7 @@ static ALWAYS_INLINE VALUE span_around_block(block *with, VALUE parent) {
     }
     leave(with->fiber, with->depth);
     RB_GC_GUARD(with->object);
-    RB_GC_GUARD(parent);
+    RB_GC_GUARD(with->parent);
     return result;
 }
 
@@ -1699,6 +1703,13 @@ static void remember(memory *in, uint64_t key) {
     }
 }
 
+static void forget(memory *in, uint64_t key) {
+    uint64_t *set = in->keys[key % MEMORY_SETS];
+    for (int at = 0; at < 4; at++) {
+        set[at] = set[at] == key ? 0 : set[at];
+    }
+}
+
 typedef struct {
     spanring_span span;
     bool live;
@@ -1818,7 +1829,7 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
     self.trace_text = trace.is_there && !(trace.is_plain && has_ids) ? values[4] : Qnil;
     self.span_text = span.is_there && !(span.is_plain && has_ids) ? values[5] : Qnil;
     self.parent_text = parent.is_there && !(parent.is_plain && has_ids) ? values[6] : Qnil;
-    uint64_t key = 0;
+    uint64_t key = 0; /* which no set has */
     spanring_ids ids = {.size = sizeof(ids), .trace_flags = 1};
     spanring_context context;
     options.flags |= SPANRING_SPAN_ROOT;
@@ -1830,6 +1841,8 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         if (remembers(&recorded_spans, key)) {
             return Qfalse;
         }
+        /* Now, not once it is recorded: what its attributes run may let others come with the same span. */
+        remember(&recorded_spans, key);
         write_id(ids.trace_id, trace.high);
         write_id(ids.trace_id + 8, trace.low);
         if (parent.is_there && parent.high != span.high) {
@@ -1853,6 +1866,7 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         rb_protect(pack_seen, (VALUE)&self, &state);
         if (state != 0) {
             pack_done(&self.packed);
+            forget(&recorded_spans, key);
             rb_jump_tag(state);
         }
         if (!self.packed.broken) {
@@ -1873,14 +1887,14 @@ static VALUE record_raaf(int count, VALUE *values, VALUE module) {
         pack_done(&self.packed);
     }
     if (code != SPANRING_OK) {
+        forget(&recorded_spans, key);
         raise_error(code);
     }
     int32_t records = 0;
     spanring_span_is_recording(&self.span, &records);
-    if (records != 0) {
-        if (key != 0) {
-            remember(&recorded_spans, key);
-        }
+    if (records == 0) {
+        forget(&recorded_spans, key);
+    } else {
         pack_begin(&self.packed);
         rb_protect(fill_foreign, (VALUE)&self, &state);
         pack_done(&self.packed);
@@ -2192,6 +2206,8 @@ static VALUE subscription_open(VALUE module, VALUE spans_max) {
     return ULL2NUM(number);
 }
 
+#define NOT_POLLED (-1)
+
 typedef struct {
     uint64_t number;
     uint64_t nanos;
@@ -2206,28 +2222,38 @@ static void *poll_here(void *argument) {
     return NULL;
 }
 
-/* _subscription_next(number, nanoseconds) -> text, or nil. Other threads run meanwhile. */
-static VALUE subscription_next(VALUE module, VALUE number, VALUE nanos) {
+/* _subscription_next(number, nanoseconds, taken) -> text, or nil. Other threads run meanwhile. What stops this thread meanwhile leaves the
+ * text in the Array `taken`. */
+static VALUE subscription_next(VALUE module, VALUE number, VALUE nanos, VALUE taken) {
     (void)module;
     polling poll = {.number = NUM2ULL(number), .nanos = NUM2ULL(nanos)};
+    Check_Type(taken, T_ARRAY);
     size_t size = 4096;
     for (;;) {
         VALUE text = rb_utf8_str_new(NULL, (long)size);
         poll.text = RSTRING_PTR(text);
         poll.len = size;
-        rb_thread_call_without_gvl(poll_here, &poll, NULL, NULL);
+        poll.code = NOT_POLLED;
+        /* Unlike the one without 2, it does not end in what stops this thread; where that is there before, it does nothing. */
+        rb_thread_call_without_gvl2(poll_here, &poll, NULL, NULL);
         if (poll.code == SPANRING_OK) {
             rb_str_set_len(text, (long)poll.len);
-            return text;
+            rb_ary_push(taken, text);
+            rb_thread_check_ints();
+            return rb_ary_shift(taken);
         }
         RB_GC_GUARD(text);
+        if (poll.code == SPANRING_ERROR_BUFFER) {
+            size = poll.len + 1024;
+            continue;
+        }
+        if (poll.code != SPANRING_ERROR_EMPTY && poll.code != NOT_POLLED) {
+            raise_error(poll.code);
+        }
+        rb_thread_check_ints();
         if (poll.code == SPANRING_ERROR_EMPTY) {
             return Qnil;
         }
-        if (poll.code != SPANRING_ERROR_BUFFER) {
-            raise_error(poll.code);
-        }
-        size = poll.len + 1024;
     }
 }
 
@@ -2323,7 +2349,7 @@ RUBY_FUNC_EXPORTED void Init_spanring(void) {
     rb_define_singleton_method(spanring_module, "_alerts_json", alerts_json, 0);
     rb_define_singleton_method(spanring_module, "_errors_json", errors_json, 0);
     rb_define_singleton_method(spanring_module, "_subscription_open", subscription_open, 1);
-    rb_define_singleton_method(spanring_module, "_subscription_next", subscription_next, 2);
+    rb_define_singleton_method(spanring_module, "_subscription_next", subscription_next, 3);
     rb_define_singleton_method(spanring_module, "_subscription_dropped", subscription_dropped, 1);
     rb_define_singleton_method(spanring_module, "_subscription_close", subscription_close, 1);
     rb_define_singleton_method(spanring_module, "_next_message", next_message, 0);

@@ -14,10 +14,12 @@ module Spanring
 
     def initialize(max_spans)
       @number = Spanring.send(:_subscription_open, max_spans)
+      # Lines that a thread had taken when something stopped it: a timeout, say.
+      @taken = []
     end
 
     # The next span: at most so many seconds are waited for it, nil for as long as it takes. nil if none came, or none will. Other threads
-    # run meanwhile.
+    # run meanwhile. What stops this thread while it waits, such as Timeout, loses none.
     def next(timeout = nil)
       wait(timeout) { return nil }
     end
@@ -52,7 +54,7 @@ module Spanring
       finish = timeout && Process.clock_gettime(Process::CLOCK_MONOTONIC) + timeout
       while @number
         left = finish ? ((finish - Process.clock_gettime(Process::CLOCK_MONOTONIC)) * 1e9).to_i : TURN
-        line = Spanring.send(:_subscription_next, @number, left.clamp(0, TURN))
+        line = @taken.shift || Spanring.send(:_subscription_next, @number, left.clamp(0, TURN), @taken)
         return JSON.parse(line, max_nesting: false) if line
         return nil if finish && left <= TURN
       end
