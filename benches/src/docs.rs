@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::sections::size;
-use crate::targets::{self, Results};
+use crate::targets::{self, REFERENCE_CLOCK_NS, Results};
 
 const BEGIN: &str = "<!-- bench:";
 const END: &str = "<!-- /bench -->";
@@ -202,6 +202,15 @@ fn python(results: &Results) -> Option<String> {
         get("objects a span, used again")?,
         get("opentelemetry dropped")?,
     );
+    let scale = REFERENCE_CLOCK_NS / get("two clock reads ns")?;
+    let _ = writeln!(
+        text,
+        "\nTwo reads of the clock took {:.1} ns beside that. Where they take {REFERENCE_CLOCK_NS}, as on the machine of the targets, it is {:.0} ns bare and {:.0} with 4 \
+         attributes.",
+        get("two clock reads ns")?,
+        get("spanring, bare ns")? * scale,
+        get("spanring, 4 attributes ns")? * scale,
+    );
     Some(text)
 }
 
@@ -222,6 +231,16 @@ fn ruby(results: &Results) -> Option<String> {
         let (nanos, objects) = (get(&format!("{key} ns"))?, get(&format!("{key} objects"))?);
         let _ = writeln!(text, "| {label} | {nanos:.0} | {objects:.2} |");
     }
+    let scale = REFERENCE_CLOCK_NS / get("two clock reads ns")?;
+    let _ = writeln!(
+        text,
+        "\nTwo reads of the clock took {:.1} ns beside that. Where they take {REFERENCE_CLOCK_NS}, as on the machine of the targets, it is {:.0} ns bare, {:.0} with 4 \
+         attributes, and {:.0} for `with_tracing`.",
+        get("two clock reads ns")?,
+        get("spanring, bare ns")? * scale,
+        get("spanring, 4 attributes ns")? * scale,
+        get("spanring, with_tracing ns")? * scale,
+    );
     Some(text)
 }
 

@@ -42,6 +42,22 @@ pub fn nanos_per_tick() -> f64 {
     (second.monotonic - first.monotonic) as f64 / (second.ticks - first.ticks) as f64
 }
 
+/// How long two reads of the engine's clock take, in ns: a measure of how fast the machine is now.
+pub fn two_clock_reads() -> f64 {
+    const READS: u64 = 2048;
+    let nanos_per_tick = nanos_per_tick();
+    let mut samples: Vec<f64> = (0..201)
+        .map(|_| {
+            let begin = clock::ticks();
+            for _ in 0..READS {
+                std::hint::black_box((clock::ticks(), clock::ticks()));
+            }
+            (clock::ticks() - begin) as f64 * nanos_per_tick / READS as f64
+        })
+        .collect();
+    median(&mut samples)
+}
+
 /// The map from ticks to wall-clock time, as the flusher makes it.
 pub fn clock_map() -> ClockMap {
     let first = clock::Reading::now();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::{Run, made, root};
-use crate::measure::Numbers;
+use crate::measure::{Numbers, two_clock_reads};
 
 /// The interpreter that is to be measured.
 fn interpreter() -> String {
@@ -46,6 +46,7 @@ pub fn prepare() -> Result<bool, String> {
 /// Measures.
 pub fn run(run: &Run) -> Numbers {
     let version = version().expect("a section that is not skipped has one");
+    let before = two_clock_reads();
     let output = Command::new(interpreter())
         .arg(root().join("ffi/ruby/bench.rb"))
         .args(["--json", if run.quick { "21" } else { "101" }])
@@ -58,6 +59,7 @@ pub fn run(run: &Run) -> Numbers {
         serde_json::from_slice(&output.stdout).expect("what it always prints");
     assert_eq!(measured["dropped"], 0, "spans were dropped, so not all of them were measured");
     let mut numbers = Numbers::default();
+    numbers.set("two clock reads ns", (before + two_clock_reads()) / 2.0);
     let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
     numbers.set("Ruby 3.", minor.expect("a version"));
     for (name, case) in measured["cases"].as_object().expect("what it always prints") {
