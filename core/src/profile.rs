@@ -44,6 +44,7 @@ pub(crate) fn end(payload: &mut Payload) {
     if let Some(before) = payload.attribute_int(Key::Str(MEMORY_GROWTH))
         && let Some(now) = crate::platform::resident_bytes()
     {
-        payload.attribute_set(Key::Str(MEMORY_GROWTH), now - before);
+        // The program may have set it meanwhile.
+        payload.attribute_set(Key::Str(MEMORY_GROWTH), now.saturating_sub(before));
     }
 }

@@ -1,7 +1,8 @@
 //! What tracing costs a piece of work: it is run traced and untraced in turn.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
 use spanring::export::{Engine, EngineOptions};
@@ -138,16 +139,22 @@ pub fn set_thread_untraced(is_untraced: bool) {
 
 /// An engine that records nothing.
 fn off() -> &'static Engine {
-    static OFF: OnceLock<&Engine> = OnceLock::new();
-    OFF.get_or_init(|| {
-        let options = EngineOptions {
-            disabled: true,
-            max_spans: 16,
-            max_bytes: 1 << 20,
-            ..EngineOptions::default()
-        };
-        Engine::start(&options)
-    })
+    /// Not a `OnceLock`: in a fork child, one that a lost thread was filling would never be full.
+    static OFF: AtomicPtr<Engine> = AtomicPtr::new(ptr::null_mut());
+    // SAFETY: what is there is an engine, and engines are there for good.
+    if let Some(engine) = unsafe { OFF.load(Ordering::Acquire).as_ref() } {
+        return engine;
+    }
+    let options = EngineOptions {
+        disabled: true,
+        max_spans: 16,
+        max_bytes: 1 << 20,
+        ..EngineOptions::default()
+    };
+    // Of threads that come at once, each has its own this time.
+    let engine = Engine::start(&options);
+    OFF.store(ptr::from_ref(engine).cast_mut(), Ordering::Release);
+    engine
 }
 
 #[cfg(test)]

@@ -127,6 +127,13 @@ fn spans_that_match_say_by_how_much_memory_grew_and_others_do_not() {
         assert!(line.contains(&named), "{line} {named}");
     }
     assert!(line.ends_with("a mean above 1 MiB is much: look for what these spans keep"), "{line}");
+
+    // The program itself set it meanwhile.
+    let (pipeline, sink) = memory_pipeline(settings().memory_profile("own"));
+    let _attached = pipeline.attach();
+    span!("own").set_attribute(KEY, i64::MIN);
+    pipeline.flush(LONG).unwrap();
+    assert_eq!(growth(&spans(&sink)[0]), Some(i64::MAX));
 }
 
 #[test]
