@@ -250,7 +250,9 @@ impl Drainer {
     pub fn prepare_sleep(&mut self, found: bool) -> Sleep {
         self.adopt(false);
         let engine = self.engine;
+        // While a thread waits for room, it looks as well: a thread that ends wakes nobody.
         let active = found
+            || self.is_room_wanted()
             || self.rings.iter().any(|(ring, reader)| ring.get().ring.head() != reader.tail());
         if !active {
             self.reclaim(false);

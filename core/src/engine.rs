@@ -272,6 +272,8 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     wakes: AtomicU64,
     sampler: ArcSwap<Sampler>,
+    /// Whether it is among those that [`Engine::attributes_matter`] counts.
+    looks_at_attributes: AtomicBool,
     profile: ArcSwapOption<Profile>,
     disabled: AtomicBool,
     closed: AtomicBool,
@@ -289,8 +291,9 @@ pub struct Engine {
 
 const CLOSED_LIST: *mut ThreadRing = std::ptr::without_provenance_mut(1);
 
-/// See [`Engine::attributes_matter`]. It says no late at worst for a span that starts while the settings change.
-static ATTRIBUTES_MATTER: AtomicBool = AtomicBool::new(false);
+/// Engines whose sampler looks at attributes; see [`Engine::attributes_matter`]. It says no late at worst for a span that starts while the
+/// settings change.
+static ATTRIBUTES_MATTER: AtomicU32 = AtomicU32::new(0);
 
 /// The engine of `span!`, if one is installed.
 static INSTALLED: AtomicPtr<Engine> = AtomicPtr::new(std::ptr::null_mut());
@@ -306,17 +309,18 @@ pub(crate) fn forget_installed() {
 }
 
 impl Engine {
-    /// Whether the sampler of some engine looks, or has looked, at attributes that spans start with.
+    /// Whether the sampler of some engine looks at attributes that spans start with.
     pub fn attributes_matter() -> bool {
-        ATTRIBUTES_MATTER.load(Ordering::Relaxed)
+        ATTRIBUTES_MATTER.load(Ordering::Relaxed) != 0
     }
 
-    fn sampler_of(options: &EngineOptions) -> Sampler {
-        let sampler = Sampler::new(&options.sampling());
-        if sampler.looks_at_attributes() {
-            ATTRIBUTES_MATTER.store(true, Ordering::Relaxed);
+    fn set_looks_at_attributes(&self, looks: bool) {
+        if self.looks_at_attributes.swap(looks, Ordering::Relaxed) != looks {
+            match looks {
+                true => ATTRIBUTES_MATTER.fetch_add(1, Ordering::Relaxed),
+                false => ATTRIBUTES_MATTER.fetch_sub(1, Ordering::Relaxed),
+            };
         }
-        sampler
     }
 
     /// Makes an engine. It is never freed.
@@ -336,7 +340,8 @@ impl Engine {
             waited_in_vain: AtomicU64::new(0),
             waker: OnceLock::new(),
             wakes: AtomicU64::new(0),
-            sampler: ArcSwap::from_pointee(Self::sampler_of(options)),
+            sampler: ArcSwap::from_pointee(Sampler::new(&options.sampling())),
+            looks_at_attributes: AtomicBool::new(false),
             profile: ArcSwapOption::empty(),
             disabled: AtomicBool::new(options.disabled),
             closed: AtomicBool::new(false),
@@ -352,6 +357,7 @@ impl Engine {
         }));
         engine.limits.set(&options.limits());
         engine.limits.add_bytes(options.max_bytes as i64);
+        engine.set_looks_at_attributes(engine.sampler.load().looks_at_attributes());
         thread::bump_epoch();
         engine
     }
@@ -367,7 +373,9 @@ impl Engine {
         }
         // Its state stays, unless it is another one.
         if options.sampling() != current.sampling() {
-            self.sampler.store(Self::sampler_of(options).into());
+            let sampler = Sampler::new(&options.sampling());
+            self.set_looks_at_attributes(sampler.looks_at_attributes() && !self.is_closed());
+            self.sampler.store(sampler.into());
         }
         self.disabled.store(options.disabled, Ordering::Relaxed);
         self.overflow_wait.store(options.overflow_wait, Ordering::Relaxed);
@@ -447,6 +455,7 @@ impl Engine {
     /// The engine takes no more spans from now on; those that end are counted as dropped.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.set_looks_at_attributes(false);
         thread::bump_epoch();
     }
 

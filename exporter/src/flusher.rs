@@ -160,8 +160,9 @@ impl Flusher {
         }
     }
 
-    /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted.
-    pub(crate) fn run(mut self) {
+    /// Runs until the pipeline is shut down. A panic outside the sinks costs the open batch, counted. It stays on the heap: the thread that
+    /// starts it may have little stack left.
+    pub(crate) fn run(mut self: Box<Self>) {
         self.shared.engine.enter_flusher();
         self.shared.flusher_begins();
         let now = Instant::now();

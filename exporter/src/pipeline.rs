@@ -72,7 +72,7 @@ pub(crate) struct Shared {
     pub(crate) instance: InstanceId,
     settings: Mutex<Arc<Settings>>,
     /// The flusher before its thread was started; gone once it was.
-    waiting: Mutex<Option<Flusher>>,
+    waiting: Mutex<Option<Box<Flusher>>>,
     state: Mutex<State>,
     changed: Condvar,
     /// Whether there is something in `State::sink_changes`.
@@ -977,7 +977,7 @@ impl PipelineBuilder {
         let mut flusher = Flusher::new(shared.clone(), parts);
         flusher.follow_processors();
         flusher.publish();
-        *lock(&shared.waiting) = Some(flusher);
+        *lock(&shared.waiting) = Some(Box::new(flusher));
         let weak = Arc::downgrade(&shared);
         engine.set_waker(move || {
             if let Some(shared) = weak.upgrade() {

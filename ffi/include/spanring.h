@@ -475,7 +475,7 @@ int32_t spanring_tracer_create(const char *name,
                                size_t version_len,
                                uint32_t *out);
 
-// Whether rules of sampling look, or have looked, at attributes: 1, else 0. While it is 0, and no level is smart, it does not matter whether attributes are
+// Whether rules of sampling look at attributes: 1, else 0. While it is 0, and no level is smart, it does not matter whether attributes are
 // given in `spanring_span_options` or set after the start.
 int32_t spanring_attributes_matter(void);
 

@@ -215,7 +215,7 @@ pub unsafe extern "C" fn spanring_tracer_create(
     })
 }
 
-/// Whether rules of sampling look, or have looked, at attributes: 1, else 0. While it is 0, and no level is smart, it does not matter whether attributes are
+/// Whether rules of sampling look at attributes: 1, else 0. While it is 0, and no level is smart, it does not matter whether attributes are
 /// given in `spanring_span_options` or set after the start.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanring_attributes_matter() -> i32 {

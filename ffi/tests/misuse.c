@@ -83,7 +83,7 @@ static void wrong_spans(void) {
     ANSWERS(SPANRING_ERROR_SIZE, spanring_span_start(name, &options, &span));
     options.size = sizeof(options), options.kind = 6;
     ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_span_start(name, &options, &span));
-    options.kind = 0, options.flags = 4;
+    options.kind = 0, options.flags = 8;
     ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_span_start(name, &options, &span));
     options.flags = 0, options.tracer = 60000;
     ANSWERS(SPANRING_ERROR_ARGUMENT, spanring_span_start(name, &options, &span));

@@ -112,5 +112,6 @@ int main(int argc, char **argv) {
     ANSWERS(SPANRING_OK, spanring_record_span(&record, NULL));
     CHECK(stats().created - after.created == 1);
     ANSWERS(SPANRING_OK, spanring_shutdown(60000000000u));
+    CHECK(spanring_attributes_matter() == 0);
     return 0;
 }

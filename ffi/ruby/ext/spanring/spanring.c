@@ -1741,18 +1741,23 @@ static void pack_foreign(packer *packed, VALUE hash) {
     RB_GC_GUARD(hash);
 }
 
-/* All that may run Ruby and leave by longjmp. */
-static VALUE fill_foreign(VALUE argument) {
-    foreign_span *self = (foreign_span *)argument;
+/* First of all, so that a limit of attributes keeps them. */
+static void pack_ids(foreign_span *self) {
     static uint32_t trace_number, span_number, parent_number;
-    packer *packed = &self->packed;
-    packed->is_foreign = true;
-    pack_id(packed, "openai.trace_id", &trace_number, self->trace_text);
-    pack_id(packed, "openai.span_id", &span_number, self->span_text);
+    pack_id(&self->packed, "openai.trace_id", &trace_number, self->trace_text);
+    pack_id(&self->packed, "openai.span_id", &span_number, self->span_text);
     if (self->has_trace_parent) {
         self->parent_text = rb_str_new(NULL, 0);
     }
-    pack_id(packed, "openai.parent_id", &parent_number, self->parent_text);
+    pack_id(&self->packed, "openai.parent_id", &parent_number, self->parent_text);
+}
+
+/* All that may run Ruby and leave by longjmp. */
+static VALUE fill_foreign(VALUE argument) {
+    foreign_span *self = (foreign_span *)argument;
+    packer *packed = &self->packed;
+    packed->is_foreign = true;
+    pack_ids(self);
     pack_foreign(packed, self->added);
     pack_foreign(packed, rb_hash_dup(self->attributes));
     if (!packed->broken) {
@@ -1785,6 +1790,7 @@ static VALUE fill_foreign(VALUE argument) {
 static VALUE pack_seen(VALUE argument) {
     foreign_span *self = (foreign_span *)argument;
     self->packed.is_foreign = true;
+    pack_ids(self);
     pack_foreign(&self->packed, self->added);
     pack_foreign(&self->packed, rb_hash_dup(self->attributes));
     return Qtrue;
