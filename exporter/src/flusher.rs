@@ -36,7 +36,7 @@ use crate::status::Status;
 /// How soon the flusher looks again while threads record: between these two, so that it finds about a
 /// hundredth of the budget.
 const POLL_MIN: Duration = Duration::from_micros(100);
-const POLL_MAX: Duration = Duration::from_millis(20);
+const POLL_MAX: Duration = Duration::from_millis(5);
 /// Batches that one round seals at most, unless a flush asks for more.
 const ROUND_BATCHES: usize = 16;
 /// How long the two readings that fix the rate of the ticks are apart, at least.

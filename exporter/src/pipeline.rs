@@ -1213,11 +1213,14 @@ mod tests {
         let settings = Settings::builder().ignore_environment().build();
         let builder = Pipeline::builder().settings(settings).sink(crate::MemorySink::new());
         let pipeline = builder.build().unwrap();
+        // It would take the subscription.
+        let flusher = lock(&pipeline.shared.waiting).take();
         let subscription = pipeline.subscribe(1);
         assert!(!subscription.is_ended());
         pipeline.shared.stopped();
         assert!(subscription.is_ended() && pipeline.subscribe(1).is_ended());
         lock(&pipeline.shared.state).stopped = false;
+        *lock(&pipeline.shared.waiting) = flusher;
         pipeline.shutdown(Duration::from_secs(10)).unwrap();
     }
 

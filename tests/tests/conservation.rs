@@ -141,10 +141,9 @@ fn one_busy_thread_gets_95_percent_of_the_budget_beside_seven_idle_ones() {
         }
         recorded.wait();
         gate.let_one_go();
-        // The flusher reclaims before it rests, which it does after the answer to a flush: a second
-        // one is seen only after a first rest.
-        pipeline.flush(LONG).unwrap();
-        pipeline.flush(LONG).unwrap();
+        // The flusher reclaims before it rests, if it found nothing: what the first flush found, the second does not, and a third one is
+        // seen only after the rest that follows.
+        (0..3).for_each(|_| pipeline.flush(LONG).unwrap());
         let sealed = pipeline.stats().engine.sealed;
         assert_eq!(sealed, 7, "{:#?}", pipeline.stats());
         let _attached = pipeline.attach();
@@ -183,11 +182,12 @@ fn ten_thousand_short_threads_leave_nothing_behind() {
             }
         });
         if wave % 125 == 124 {
-            // Every ring is given up once it is drained, so memory does not grow with the threads.
+            // Every ring is given up once it is drained, so memory does not grow with the threads, but with those that end between two
+            // looks of the flusher. All of them would need 160 MiB.
             pipeline.flush(LONG).unwrap();
             let bytes = pipeline.stats().engine.ring_bytes;
             let first = *idle_bytes.get_or_insert(bytes);
-            assert!(bytes <= first + (4 << 20), "{bytes} bytes of rings after {first}");
+            assert!(bytes <= first + (32 << 20), "{bytes} bytes of rings after {first}");
         }
     }
     pipeline.flush(LONG).unwrap();
